@@ -9,9 +9,9 @@ from typing import Any
 from batch.errors import BatchError
 from features.files.strict_json import parse_json
 from features.files.writing import write_whole
+from service.addresses.log_address import is_uri
 from service.documents import bring_documents
 from service.fusion.document import FUSION_FILE
-from service.log_address import is_uri
 from service.rollout.rollout import ROLLOUT_FILE
 from service.rules.definition.document import RULES_FILE
 from service.settings import Settings

@@ -19,7 +19,7 @@ import redis.asyncio
 import uvloop
 from redis.asyncio.cluster import ClusterNode
 
-from service.redis_url import address_of
+from service.addresses.redis_url import address_of
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.reading.cluster.asking import ask
 from service.store.redis.reading.cluster.topology import Topology

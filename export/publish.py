@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from features.files.unfinished import finish, remove_abandoned, unfinished_folder
+from service.addresses.registry_address import shown, uri_of
 from service.bundle.fetching import is_published, names_in, put_version
 from service.bundle.manifest import MANIFEST_FILE, Manifest
 from service.bundle.signature import SIGNATURE_FILE
 from service.objects.answers import ReplacedMeanwhile
-from service.registry_address import shown, uri_of
 
 _PUBLISHING = ".publishing-"
 Sign = Callable[[bytes], bytes]

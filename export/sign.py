@@ -6,11 +6,11 @@ from pathlib import Path
 
 from export.publish import PublishError, Sign
 from features.files.writing import write_whole
+from service.addresses.registry_address import shown
 from service.bundle.fetching import put_signature
 from service.bundle.manifest import MANIFEST_FILE
 from service.bundle.signature import SIGNATURE_FILE
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
-from service.registry_address import shown
 
 
 def signer(path: Path) -> Sign:

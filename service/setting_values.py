@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from service.log_address import is_uri, log_address
-from service.registry_address import registry_folder
-from service.store_url import check_url
+from service.addresses.log_address import is_uri, log_address
+from service.addresses.registry_address import registry_folder
+from service.addresses.store_url import check_url
 
 # As browsers send it: in lower case, without a path. A star is refused, because any page could then use the service.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ConfigDict, SecretStr, ValidationError
 
 from features.nearest import near_names
-from service.log_address import log_folder
+from service.addresses.log_address import log_folder
 from service.setting_values import (
     LOG_HELP,
     RegistrySettings,

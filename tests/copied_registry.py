@@ -7,9 +7,9 @@ from synthetic_bundle import publish as publish_by_hand
 
 from export.publish import Sign
 from export.publish import publish as publish_for_real
+from service.addresses.registry_address import registry_folder
 from service.bundle.manifest import Manifest
 from service.bundle.verify import read_manifest
-from service.registry_address import registry_folder
 
 
 def host(folder: Path, name: str, uri: str = URI) -> Path:

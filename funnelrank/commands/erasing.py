@@ -6,7 +6,7 @@ import click
 
 from funnelrank.commands.options import PATH, examples, settings_from_environment
 from funnelrank.exit_codes import CommandError
-from service.log_address import is_uri
+from service.addresses.log_address import is_uri
 
 
 @click.command(

@@ -76,7 +76,7 @@ def declare(bundle: Path, features: Path, registry: Path, version: str | None, s
     """
     from export.declare import declare as published_again
     from export.sign import signer
-    from service.registry_address import shown
+    from service.addresses.registry_address import shown
 
     manifest = published_again(bundle, features, registry, version, signer(sign_with) if sign_with else None)
     click.echo(f"published   {shown(registry / manifest.name / manifest.version)}, fingerprint {manifest.fingerprint}")
@@ -85,7 +85,7 @@ def declare(bundle: Path, features: Path, registry: Path, version: str | None, s
 def _summary(published: "Published", signed: bool) -> Iterator[str]:
     """Lines for the terminal: the measurements, then the folder of the bundle."""
     from export.reduced.page import lines
-    from service.registry_address import shown
+    from service.addresses.registry_address import shown
 
     manifest = published.manifest
     parity = manifest.parity
@@ -121,7 +121,7 @@ def _summary(published: "Published", signed: bool) -> Iterator[str]:
 def sign(bundles: tuple[Path, ...], key: Path) -> None:
     """Sign published bundles (REGISTRY/NAME/VERSION) whose files have the hashes of their manifests."""
     from export.sign import sign_bundle, signer
-    from service.registry_address import shown
+    from service.addresses.registry_address import shown
 
     with_key = signer(key)
     for folder in bundles:

@@ -27,8 +27,8 @@ class Registry(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str) or "://" not in value:
             return super().convert(value, param, ctx)
+        from service.addresses.registry_address import registry_folder
         from service.documents import bring_documents
-        from service.registry_address import registry_folder
 
         address, *names = value.rstrip("/").rsplit("/", self._below) if self._below else (value,)
         try:

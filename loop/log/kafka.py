@@ -10,10 +10,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from features.files.writing import write_whole
 from loop.errors import LogError
+from service.addresses.log_address import LogAddress
 from service.exposures.folder import FEATURE_SCHEMAS, SPOOL, STREAM_NAME
 from service.exposures.targets.kafka import SCHEMA_KIND, client_options
 from service.exposures.targets.target import LogTargetError
-from service.log_address import LogAddress
 
 _GROUP = "funnelrank-compact"
 _ROUND_BYTES = 1 << 30  # taken before they are compacted, so that the spool needs no more room

@@ -12,11 +12,11 @@ from obstore.exceptions import BaseError
 from features.files.object_errors import in_one_line
 from features.files.writing import replacing
 from loop.errors import LogError
+from service.addresses.log_address import LogAddress
 from service.exposures.folder import FEATURE_SCHEMAS, SPOOL, STREAM_NAME
 from service.exposures.stream import OPEN_SUFFIX
 from service.exposures.targets.objects import open_store
 from service.exposures.targets.target import LogTargetError
-from service.log_address import LogAddress
 
 _SCHEMA_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}\.json")
 _ROUND_BYTES = 4 << 30  # taken before they are compacted, so that the spool needs no more room

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from loop.errors import LogError
-from service.log_address import KAFKA, log_address, missing_extra
+from service.addresses.log_address import KAFKA, log_address, missing_extra
 
 
 class LogSource(Protocol):

@@ -12,8 +12,8 @@ from models.metrics.paired import PairedMetric
 from models.options import Options
 from models.recipe.explain import faults_of
 from models.recipe.places import Places
-from service.log_address import is_uri
-from service.registry_address import registry_folder
+from service.addresses.log_address import is_uri
+from service.addresses.registry_address import registry_folder
 from service.settings import Settings
 
 Share = Annotated[float, Field(ge=0, le=1)]

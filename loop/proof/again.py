@@ -11,13 +11,13 @@ from features.within_request import INPUT as COMPARED
 from loop.errors import LogError
 from loop.join.served import graph_inputs_of
 from loop.proof.records import Exposure
+from service.addresses.registry_address import shown
 from service.bundle.fetching import fetch
 from service.bundle.loading import PER_CANDIDATE, Bundle, load_bundle
 from service.bundle.registry import Target, folder_of
 from service.fusion import Formula, FusionProfiles, bind
 from service.fusion.profiles import Profile
 from service.ranking.scoring.chunks import Scored
-from service.registry_address import shown
 
 _LARGEST = 1000
 

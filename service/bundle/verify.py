@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from features.layouts import FREE_AXES, Layouts, graph_inputs
 from features.nearest import nearest
+from service.addresses.registry_address import shown
 from service.bundle.fetching import NOT_FETCHED, fetch, fetch_signature
 from service.bundle.hashes import HashRecords
 from service.bundle.manifest import MANIFEST_FILE, TABLES_FILE, Manifest, narrowed_inputs
 from service.bundle.signature import UntrustedBundle, check_signature
 from service.errors import first_fault
 from service.files import open_regular, read_regular
-from service.registry_address import shown
 
 LOAD_TIMEOUT = "load_timeout"
 _MOST_MANIFEST_BYTES = 16 << 20

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, TypeVar
 
+from service.addresses.registry_address import uri_of
 from service.files import exclusive_lock
 from service.objects.answers import ReplacedMeanwhile
 from service.objects.copies import DOCUMENT_FILES, StoreVersion, bring_document, objects_of
-from service.registry_address import uri_of
 
 LOCK_FILE: Final = ".rollout.lock"
 LOCK_SECONDS: Final = 2.0

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from service import log as service_log
+from service.addresses.log_address import log_address
 from service.exposures.shipper import Shipper
 from service.exposures.targets.opening import open_target
 from service.exposures.targets.target import LogTargetError
-from service.log_address import log_address
 
 READY: Final = "ready"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from features.files.writing import write_whole
+from service.addresses.log_address import missing_extra
+from service.addresses.registry_address import store_address, uri_of
 from service.files import FileSignature, file_signature
-from service.log_address import missing_extra
 from service.objects.answers import Look, ObjectStoreAway, StoredObject
-from service.registry_address import store_address, uri_of
 
 if TYPE_CHECKING:
     from service.objects.store import RegistryObjects

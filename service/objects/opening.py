@@ -10,8 +10,8 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from features.files.object_errors import in_one_line
-from service.log_address import LogAddress
-from service.registry_address import MEMORY
+from service.addresses.log_address import LogAddress
+from service.addresses.registry_address import MEMORY
 
 _in_memory: dict[str, MemoryStore] = {}
 

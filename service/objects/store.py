@@ -27,9 +27,9 @@ from obstore.exceptions import (
 )
 
 from features.files.object_errors import in_one_line
+from service.addresses.registry_address import GOOGLE, store_address
 from service.objects.answers import Look, ObjectStoreAway, ReplacedMeanwhile, StoredObject
 from service.objects.opening import open_objects
-from service.registry_address import GOOGLE, store_address
 
 FILES: Final = ".files"
 _ATTEMPTS = 5

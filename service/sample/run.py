@@ -14,13 +14,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from service.addresses.registry_address import shown
 from service.bundle.manifest import Manifest
 from service.bundle.registry import folder_of
 from service.bundle.verify import BundleRejected, read_manifest
 from service.documents import bring_documents
 from service.log import without_password
 from service.objects.answers import ObjectStoreAway
-from service.registry_address import shown
 from service.rollout.rollout import RolloutUnreadable, read_rollout
 from service.sample.calls import NotReadyError, call, wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, NoRedisServer

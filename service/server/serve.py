@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from service import log as service_log
+from service.addresses.log_address import is_uri, log_address, missing_extra
 from service.bundle.hashes import HashRecords
 from service.bundle.verify import BundleRejected
 from service.errors import DocumentError
 from service.exposures.folder import prepare
 from service.fusion import FusionError, FusionProfiles, read_profiles
-from service.log_address import is_uri, log_address, missing_extra
 from service.rollout.rollout import Rollout, RolloutUnreadable, read_followed
 from service.rollout.trials.checks import RegistryChecks
 from service.server.helper_process import HelperNotStarted

@@ -1,7 +1,7 @@
 """The protocol of a feature store: reads for a ranking, writes while serving, and the error of a store that is down.
 
 A store for another database is a folder that implements `FeatureStore` and `FeatureWriter`, and one line in
-`service/store_url.py`.
+`service/addresses/store_url.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -127,7 +127,7 @@ class FeatureWriter(Protocol):
 
 
 class StoreModule(Protocol):
-    """What the module of a store offers; `service/store_url.py` names it. Each function raises ValueError."""
+    """What the module of a store offers; `service/addresses/store_url.py` names it. Each function raises ValueError."""
 
     def check(self, url: str) -> None:
         """Refuse a URL that cannot be used. Connects to nothing."""

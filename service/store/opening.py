@@ -1,14 +1,14 @@
-"""Opens the feature store that a URL names. The stores by scheme are listed in `service/store_url.py`."""
+"""Opens the feature store that a URL names. The stores by scheme are listed in `service/addresses/store_url.py`."""
 
 from collections.abc import Sequence
 from importlib import import_module
 from urllib.parse import urlsplit
 
 from features.layouts import Entity, Layouts
+from service.addresses.store_url import STORES, check_url
 from service.settings import Settings
 from service.store.base import NEVER, FeatureStore, FeatureWriter, Lifetimes, StoreModule
 from service.store.entity_rows import PackedEntity
-from service.store_url import STORES, check_url
 
 
 def open_store(

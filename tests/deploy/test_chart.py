@@ -11,7 +11,7 @@ from rendered_chart import AXES, CHART, LEAST, NIGHTLY, Document, grid, one, pod
 from resource_schemas import SCHEMAS
 
 from loop.nightly.config import read_config
-from service.registry_address import uri_of
+from service.addresses.registry_address import uri_of
 from service.settings import Settings, unknown_variables
 
 pytestmark = pytest.mark.tools

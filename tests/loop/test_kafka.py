@@ -20,12 +20,12 @@ from loop.log.compact import compact
 from loop.log.hours import hour_files
 from loop.log.kafka import KafkaSource
 from loop.log.sources import opened
+from service.addresses.log_address import log_address
 from service.exposures.folder import keep_schema
 from service.exposures.shipper import Shipper
 from service.exposures.targets import kafka as target_module
 from service.exposures.targets.kafka import KafkaTarget, parts_of
 from service.exposures.targets.target import LogTargetError
-from service.log_address import log_address
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from loop.log import compact as compaction
 from loop.log.compact import Compaction, compact
 from loop.log.hours import hour_files
 from loop.log.sources import opened
+from service.addresses.log_address import log_address
 from service.exposures.folder import keep_schema
 from service.exposures.shipper import Shipper
 from service.exposures.targets.opening import open_target
-from service.log_address import log_address
 
 
 def ship(log: Path, store: Path) -> None:

@@ -107,7 +107,11 @@ def check(url):
     pass
 ''',
         ),
-        FileEdit("service/store_url.py", '    "trial": "service.store.trial",\n', 'service.store.redis.opening"),\n'),
+        FileEdit(
+            "service/addresses/store_url.py",
+            '    "trial": "service.store.trial",\n',
+            'service.store.redis.opening"),\n',
+        ),
     ],
 }
 OFFLINE = {

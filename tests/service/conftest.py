@@ -13,7 +13,7 @@ from synthetic_bundle import SCHEMA, TASKS, go_live, golden_inputs, graph_of, pu
 
 from features import FeatureSchema
 from features.layouts import Layouts
-from service.registry_address import registry_folder
+from service.addresses.registry_address import registry_folder
 from service.sample.embedded_redis import EmbeddedRedis
 
 FUSION = """

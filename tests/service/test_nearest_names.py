@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from features import FeatureError, FeatureSchema
 from features.layouts import Layouts
+from service.addresses.redis_url import address_of
 from service.api.body import parse
 from service.api.routes.features import by_schema
 from service.api.routes.rank import RankRequest
@@ -16,7 +17,6 @@ from service.api.routes.rollout import RolloutRequest
 from service.bundle.verify import BundleRejected, read_manifest
 from service.errors import InvalidRequest
 from service.fusion import FusionError, FusionProfiles, bind, read_profiles
-from service.redis_url import address_of
 from service.rollout.rollout import Limits
 from service.rules.bound import bind_rules
 from service.rules.definition.errors import RulesError

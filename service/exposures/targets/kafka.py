@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.ipc
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from service.addresses.log_address import LogAddress
 from service.exposures.folder import SUFFIX
 from service.exposures.stream import OPEN_SUFFIX
 from service.exposures.targets.target import LogTargetError
-from service.log_address import LogAddress
 
 log = logging.getLogger("funnelrank.exposures")
 SCHEMA_KIND: Final = "schema"

@@ -11,9 +11,9 @@ from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 from features.files.object_errors import in_one_line
+from service.addresses.log_address import LogAddress
 from service.exposures.folder import FEATURE_SCHEMAS, SPOOL
 from service.exposures.targets.target import LogTargetError
-from service.log_address import LogAddress
 from service.objects.opening import CannotOpen, open_objects
 
 _CHUNK_BYTES = 8 << 20

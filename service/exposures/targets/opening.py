@@ -1,7 +1,7 @@
 """Opens the target of an address."""
 
+from service.addresses.log_address import KAFKA, LogAddress, missing_extra
 from service.exposures.targets.target import LogTarget, LogTargetError
-from service.log_address import KAFKA, LogAddress, missing_extra
 
 
 def open_target(address: LogAddress) -> LogTarget:

@@ -16,6 +16,7 @@ from typing import Any
 
 from features.files.strict_json import parse_json
 from features.files.writing import write_whole
+from service.addresses.registry_address import shown
 from service.bundle.fetching import FETCHING, fetch
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
@@ -26,7 +27,6 @@ from service.files import read_regular
 from service.fusion.document import DOCUMENT as FUSION
 from service.objects.answers import ObjectStoreAway, StoredObject
 from service.objects.copies import look_at_document, take_document, write_state
-from service.registry_address import shown
 from service.rollout.lines.view import versions_of
 from service.rollout.rollout import DOCUMENT as ROLLOUT
 from service.rollout.rollout import ROLLOUT_FILE, RolloutUnreadable, read_followed

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.registry_address import MEMORY, uri_of
+from service.addresses.registry_address import MEMORY, uri_of
 from service.server.helper_process import Helper, HelperNotStarted, running
 from service.settings import Settings
 

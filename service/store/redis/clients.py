@@ -16,7 +16,7 @@ from redis.cluster import ClusterNode
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry as BlockingRetry
 
-from service.redis_url import RedisAddress, address_of
+from service.addresses.redis_url import RedisAddress, address_of
 from service.store.redis.node_batches import ask_nodes
 
 Call = tuple[Sequence[str], Sequence[int | bytes]]  # the keys and the arguments of a script

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from features.layouts import Entity, Layouts
-from service.redis_url import address_of
+from service.addresses.redis_url import address_of
 from service.store.base import FeatureStore, FeatureWriter, Lifetimes
 from service.store.entity_rows import PackedEntity
 from service.store.redis import inspect, item_check

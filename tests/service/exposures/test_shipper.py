@@ -13,12 +13,12 @@ from typing import ClassVar
 import pytest
 from log_files import FIRST, crashed, event, write
 
+from service.addresses.log_address import log_address
 from service.exposures.folder import keep_schema, prepare
 from service.exposures.shipper import Shipper
 from service.exposures.spool import Spool, SpoolLimits
 from service.exposures.targets.opening import open_target
 from service.exposures.targets.target import LogTarget, LogTargetError
-from service.log_address import log_address
 from tables.log_records import RecordKind, batch_of
 
 

@@ -22,10 +22,10 @@ from running_service import wait_until
 from synthetic_bundle import go_live
 
 from loop.log.objects import ObjectSource
+from service.addresses.log_address import log_address
 from service.bundle.loading import load_bundle
 from service.bundle.registry import Target
 from service.exposures.targets.objects import ObjectTarget, open_store
-from service.log_address import log_address
 from service.objects import copies
 from service.objects.store import RegistryObjects
 from service.rollout.lines.changes import write_rollout

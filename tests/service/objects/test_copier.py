@@ -12,6 +12,7 @@ from copied_registry import host, published
 from object_store import PREFIX, ObjectStore
 from synthetic_bundle import go_live
 
+from service.addresses.registry_address import registry_folder
 from service.bundle.fetching import fetch
 from service.bundle.registry import Target
 from service.bundle.verify import BundleRejected, read_manifest
@@ -24,7 +25,6 @@ from service.fusion.document import DOCUMENT as FUSION
 from service.fusion.document import FUSION_FILE
 from service.objects.answers import ObjectStoreAway
 from service.objects.copies import DOCUMENT_FILES, copy_problem
-from service.registry_address import registry_folder
 from service.rollout.lines.changes import write_rollout
 from service.rollout.rollout import ROLLOUT_FILE, read_followed, read_rollout
 from service.rollout.trials.checks import RegistryChecks, roll_out

@@ -8,9 +8,9 @@ from object_store import ObjectStore
 
 from loop.errors import LogError
 from loop.log.objects import ObjectSource
+from service.addresses.log_address import log_address
 from service.exposures.targets.objects import ObjectTarget, open_store
 from service.exposures.targets.target import LogTargetError
-from service.log_address import log_address
 from service.objects.store import RegistryObjects
 from tables.files import objects
 

@@ -12,8 +12,8 @@ from object_store import PREFIX, ObjectStore
 from redis import Redis
 from running_service import ROOT, Server, serving, wait_until
 
+from service.addresses.registry_address import registry_folder
 from service.bundle.registry import Target
-from service.registry_address import registry_folder
 from service.rollout.lines.changes import write_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from pydantic import ValidationError
 
+from service.addresses.registry_address import uri_of
 from service.bundle.registry import Target, published
 from service.documents import Edit
 from service.errors import Conflict
-from service.registry_address import uri_of
 from service.rollout.lines.changes import change_rollout, roll_back, write_rollout
 from service.rollout.rollout import ROLLOUT_FILE, RolloutUnreadable, read_rollout, signature
 

@@ -17,7 +17,7 @@ from object_store import URI
 from running_service import Server, wait_until
 from synthetic_bundle import go_live
 
-from service.registry_address import registry_folder
+from service.addresses.registry_address import registry_folder
 from service.sample.embedded_redis import EmbeddedRedis
 
 CANDIDATES = ["i1", "i2"]

@@ -8,7 +8,7 @@ from uuid import uuid4
 from redis import Redis
 
 from features.files.writing import write_whole
-from service.registry_address import uri_of
+from service.addresses.registry_address import uri_of
 from service.store.redis.keys import claims_key
 
 _ID_FILE = ".registry-id"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Generic, TypeVar
 
-from service.redis_url import Address
+from service.addresses.redis_url import Address
 from service.store.base import StoreDown
 from service.store.redis.reading.connection import WrongReply
 from service.store.redis.reading.replication import INFO, Replication, replication

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from service.redis_url import Address
+from service.addresses.redis_url import Address
 from service.store.base import StoreDown
 from service.store.redis.reading.replies import refusal
 from service.store.redis.reading.wire import packed

@@ -11,7 +11,7 @@ from typing import Any
 
 import hiredis
 
-from service.redis_url import Address, RedisAddress
+from service.addresses.redis_url import Address, RedisAddress
 from service.store.base import StoreDown
 from service.store.redis.reading.connection import SILENCE_SECONDS, Connection, Decode, OnPush, give_up
 

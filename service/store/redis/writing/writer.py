@@ -7,8 +7,8 @@ from typing import Any, cast
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from features.layouts import Entity, Layouts
+from service.addresses.redis_url import address_of
 from service.errors import StoreUnavailable
-from service.redis_url import address_of
 from service.store.base import Lifetimes
 from service.store.counters import CounterWrites
 from service.store.redis.clients import REDIS_ERRORS, async_client

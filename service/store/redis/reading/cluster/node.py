@@ -1,6 +1,6 @@
 """The connection to one node of a Redis Cluster."""
 
-from service.redis_url import Address, RedisAddress
+from service.addresses.redis_url import Address, RedisAddress
 from service.store.redis.reading.connection import OnPush
 from service.store.redis.reading.replicas import ReplicaSet
 from service.store.redis.reading.wire import Wire

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 from features.layouts import Layouts
-from service.redis_url import RedisAddress
+from service.addresses.redis_url import RedisAddress
 from service.store.base import StoreDown, StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store

@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from service.redis_url import Address, RedisAddress
+from service.addresses.redis_url import Address, RedisAddress
 from service.store.base import StoreDown
 from service.store.redis.reading.cluster.node import Node
 from service.store.redis.reading.connection import OnPush

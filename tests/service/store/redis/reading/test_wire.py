@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.redis_url import address_of
+from service.addresses.redis_url import address_of
 from service.sample.embedded_redis import EmbeddedRedis, free_port
 from service.store.base import StoreDown
 from service.store.redis.reading.wire import Wire, packed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.registry_address import registry_folder, shown, uri_of
+from service.addresses.registry_address import registry_folder, shown, uri_of
 from service.settings import Settings, SettingsError
 
 

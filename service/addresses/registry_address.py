@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from service.log_address import LogAddress, is_uri, log_address
+from service.addresses.log_address import LogAddress, is_uri, log_address
 
 MEMORY: Final = "memory"
 GOOGLE: Final = "gs"

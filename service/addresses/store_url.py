@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from service.redis_url import SCHEMES, address_of
+from service.addresses.redis_url import SCHEMES, address_of
 
 # Scheme -> the module that opens the store: it has `check`, `open_store` and `open_writer`, as service/store/redis has.
 STORES: dict[str, str] = {

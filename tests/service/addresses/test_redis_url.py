@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.connection import SSLConnection
 
-from service.redis_url import OPTIONS, TLS_OPTIONS, address_of
+from service.addresses.redis_url import OPTIONS, TLS_OPTIONS, address_of
 from service.server.serve import CannotStart, check_start
 from service.settings import Settings, SettingsError
 from service.store.redis.clients import async_client, client
