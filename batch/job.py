@@ -18,6 +18,7 @@ from service.settings import Settings
 from tables import Table
 
 JOB_FILE = "job.json"
+_WRITTEN = ("part-*.parquet", "users-*.parquet")
 _DOCUMENTS = (ROLLOUT_FILE, FUSION_FILE, RULES_FILE)
 
 
@@ -102,6 +103,11 @@ def begin_or_continue(job: BatchJob) -> None:
     document = json.loads(json.dumps(job.document()))
     begun = _read(job.out / JOB_FILE)
     if begun is None:
+        # Without its description nobody knows what a partition holds, so it must not count as one of this run.
+        others = sorted(path.name for pattern in _WRITTEN for path in job.out.glob(pattern))
+        if others:
+            problem = f"has files of another run, such as {others[0]}, and no {JOB_FILE} that describes it"
+            raise BatchError(f"{job.out} {problem}; give another folder, or remove them")
         write_whole(job.out / JOB_FILE, json.dumps(document, indent=1).encode())
         return
     for part, values in document.items():
@@ -121,9 +127,10 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise BatchError(f"{path}: not JSON: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("options", {}).get("timestamp"), int):
+    parts = [document.get(name) for name in ("options", "state")] if isinstance(document, dict) else []
+    if not all(isinstance(part, dict) for part in parts) or not parts or type(parts[0].get("timestamp")) is not int:
         raise BatchError(f"{path} describes no batch run")
-    return document
+    return document  # type: ignore[no-any-return]
 
 
 def _hash_of(path: Path) -> str | None:

@@ -171,6 +171,27 @@ def test_another_run_is_refused_in_the_folder(stored: SimpleNamespace, tmp_path:
         score_here(stored.settings, users, out)
 
 
+def test_files_of_a_run_that_nothing_describes_count_for_no_other_run(stored: SimpleNamespace, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    users = write_users(tmp_path / "users.parquet", {"u1": ["1"], "u2": ["2"]})
+    score_here(stored.settings, users, out, partition_users=1)
+    (out / "job.json").unlink()
+    # A run of as many users in its first partition would take it for its own.
+    others = write_users(tmp_path / "others.parquet", {"u3": ["3"]})
+    with pytest.raises(BatchError, match=r"files of another run, such as part-000000\.parquet, and no job\.json"):
+        score_here(stored.settings, others, out, partition_users=1)
+    assert list(rankings(out)) == ["u1", "u2"]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"options": []}', '{"options": {"timestamp": 5}}'])
+def test_a_description_of_something_else_is_refused(stored: SimpleNamespace, tmp_path: Path, text: str) -> None:
+    users = write_users(tmp_path / "users.parquet", {"u1": ["1"]})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "job.json").write_text(text)
+    with pytest.raises(BatchError, match=r"job\.json describes no batch run"):
+        score_here(stored.settings, users, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("candidates", "message"),
     [
