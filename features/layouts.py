@@ -107,7 +107,7 @@ class Layouts:
     @cached_property
     def lag_ms(self) -> int:
         """How old a behaviour must be to count."""
-        return int(self.schema.behaviour.lag_s * 1000) if self.schema.behaviour else 0
+        return round(self.schema.behaviour.lag_s * 1000) if self.schema.behaviour else 0
 
     def layout(self, entity: Entity) -> RowLayout:
         return self.user if entity == "user" else self.item

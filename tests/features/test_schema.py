@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from features import FeatureError, FeatureSchema
+from features.layouts import Layouts
 
 PLAIN: dict[str, Any] = {
     "user": [{"name": "user_id", "type": "categorical"}],
@@ -79,3 +80,9 @@ def test_what_only_the_graph_does_with_a_row_leaves_the_fingerprint(change):
 
 def test_the_fingerprint_survives_writing_and_reading():
     assert FeatureSchema.model_validate_json(schema().model_dump_json()).fingerprint == schema().fingerprint
+
+
+@pytest.mark.parametrize(("lag_s", "lag_ms"), [(0.0, 0), (1.001, 1001), (0.29, 290), (60.0, 60_000)])
+def test_a_lag_is_the_whole_milliseconds_that_training_counts(lag_s: float, lag_ms: int) -> None:
+    # 1.001 * 1000 lies below 1001.
+    assert Layouts.of(schema(lambda raw: raw["behaviour"].update(lag_s=lag_s))).lag_ms == lag_ms
