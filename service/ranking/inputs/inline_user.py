@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from features.keys import text_of
 from features.layouts import EVENT_KEY_BYTES, Layouts
 from service.errors import invalid
 from service.ranking.inputs.assemble import item_rows, pack_raw
@@ -76,7 +77,8 @@ def _packed_row(layouts: Layouts, user_id: str, values: Mapping[str, object]) ->
 def _counted(behaviours: Sequence[InlineBehaviour], before: int, most: int) -> list[InlineBehaviour]:
     """The behaviours that count, as stored ones would: each once, the newest `most` before a time, newest first."""
     # Of one time, a later behaviour of the list counts as newer; a repeated behaviour keeps its first position.
-    newest_first = list(dict.fromkeys(behaviours))[::-1]
+    distinct = {(b.item_id, text_of(b.action, "action"), text_of(b.scene, "scene"), b.time_ms): b for b in behaviours}
+    newest_first = list(distinct.values())[::-1]
     newest_first.sort(key=lambda behaviour: -behaviour.time_ms)
     return [behaviour for behaviour in newest_first if behaviour.time_ms < before][:most]
 

@@ -23,13 +23,16 @@ from service.store.redis.keys import item_key, user_key
 NOW = 1_700_000_000_000
 USER = {"gender": "f", "age": 31.0, "interests": ["a", "b"]}
 ITEMS = {str(i): {"tag": f"t{i % 3}", "topics": [f"p{i}"], "price": 3.0 * i, "quality": i} for i in range(8)}
-# As they arrived: two of one time, one twice, one after the request.
+# As they arrived: two of one time, three twice (5 and "5" are one action, no scene and an empty one are one scene), one
+# after the request.
 BEHAVIOURS = [
     InlineBehaviour("3", "click", "home", NOW - 5000),
     InlineBehaviour("7", "like", None, NOW - 5000),
     InlineBehaviour("1", "click", "home", NOW - 9000),
     InlineBehaviour("3", "click", "home", NOW - 5000),
-    InlineBehaviour("9", "click", None, NOW - 7000),
+    InlineBehaviour("9", 5, None, NOW - 7000),
+    InlineBehaviour("9", "5", None, NOW - 7000),
+    InlineBehaviour("7", "like", "", NOW - 5000),
     InlineBehaviour("2", "click", None, NOW + 1),
 ]
 IDS = ["0", "1", "2", "new"]
