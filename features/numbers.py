@@ -92,8 +92,9 @@ def _finite(value: Sequence[object] | np.ndarray) -> np.ndarray | None:
 
 
 def _element(name: str, place: int, value: object) -> float:
-    if value is None:
-        raise FeatureError(name, f"element {place + 1} is null; a vector is whole, or null as a whole")
+    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
+        missing = "null" if value is None else "NaN"
+        raise FeatureError(name, f"element {place + 1} is {missing}; a vector is whole, or null as a whole")
     try:
         return number_of(value, name, nan_is_missing=False)
     except FeatureError as error:
