@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 
 from models.data.encoding.encoding import Encoding
+from models.kinds.multiclass import MultiClass
 from models.recipe import Recipe
 from models.recipe.sections.data import WHERE_DATA_LIES, without_unset
 from models.recipe.sections.model import NumericsSection
@@ -34,6 +35,12 @@ def key_of(recipe: Recipe, hashes: Mapping[str, str], earlier: Encoding | None) 
     if recipe.model.embedding.numerics != NumericsSection():  # as above
         deciding["numerics"] = recipe.model.embedding.numerics.model_dump()
     deciding |= recipe.model.embedding.hashing  # as above
+    classes = {
+        column: sorted(kind.classes for kind in kinds if isinstance(kind, MultiClass))
+        for column, kinds in recipe.label_kinds.items()
+    }
+    if any(classes.values()):  # as above; a column that was encoded as any number may hold no class
+        deciding["classes"] = {column: counts for column, counts in classes.items() if counts}
     if recipe.data.weight_columns:  # as above
         deciding["weights"] = list(recipe.data.weight_columns)
     if earlier is not None:

@@ -140,6 +140,15 @@ def test_a_label_that_is_no_class_is_refused(tiny_recipe, tables, tmp_path, bad)
         open_data(recipe, tmp_path / "cache")
 
 
+def test_a_column_that_was_encoded_as_a_number_is_checked_again_as_a_class(tiny_recipe, tables, tmp_path):
+    tables["impressions"]["grade"] = 1.0
+    tables["impressions"].loc[7, "grade"] = 1.5
+    as_number = {"tasks": [STARS | {"kind": "value"}], "extra_evaluations": []}
+    open_data(tiny_recipe(tables, as_number), tmp_path / "cache")
+    with pytest.raises(RecipeError, match=r"the number of a class.* found 1\.5"):
+        open_data(tiny_recipe(tables, {"tasks": [STARS], "extra_evaluations": []}), tmp_path / "cache")
+
+
 def test_a_class_task_is_trained_measured_and_reported(tiny_recipe, tables, tmp_path):
     shown = tables["impressions"]
     shown["grade"] = shown["click"] + 2 * shown["long_view"]
