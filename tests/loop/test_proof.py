@@ -188,6 +188,13 @@ def test_a_late_item_load_is_named_with_its_feature_and_row(served: SimpleNamesp
     assert "request r-0" in skew.example
 
 
+def test_a_behaviour_of_the_millisecond_of_the_ranking_is_no_difference(served: SimpleNamespace, changed: Any) -> None:
+    # A request without a timestamp sees it; the newest behaviour of the sources is an hour and a half old.
+    newest = max(event["timestamp"] for event in served.events)
+    done = verified(served, changed("time_ms", lambda time_ms: newest, slice(0, 2)))
+    assert done.skews == {}
+
+
 @pytest.mark.parametrize("hours", [1, 2])
 def test_a_clock_some_hours_off_is_named(served: SimpleNamespace, changed: Any, hours: int) -> None:
     done = verified(served, changed("time_ms", lambda time_ms: time_ms - hours * HOUR, slice(10, None)))
