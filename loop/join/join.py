@@ -12,12 +12,14 @@ from features import FeatureSchema
 from features.files.unfinished import remove_abandoned, unfinished_folder
 from features.files.writing import write_whole
 from features.layouts import Layouts
+from features.nearest import nearest
 from loop.errors import LogError
 from loop.join.delays import PART, choose, delayed_conversion, event_labels, label_names, value_names
 from loop.join.labels import label, open_database, quoted, read_log, refused_by_database
 from loop.join.pieces import write_tables
 from loop.join.report import JoinReport, check_rate, measure
 from loop.join.served import lacking
+from loop.join.tables import arrow_schemas
 from loop.log.hours import hour_files
 from models.recipe import Recipe
 from models.recipe.sections.log import LogSection
@@ -44,6 +46,7 @@ def join(
     join writes only the hours again that have changed. Raises LogError.
     """
     section = section_of(recipe)
+    _refuse_absent_columns(recipe)
     files = {kind: hour_files(log, kind) for kind in RecordKind}
     if not files[RecordKind.EXPOSURES]:
         raise LogError(f"{log} has no hour with exposures; run `funnelrank compact --log {log}` first")
@@ -93,6 +96,17 @@ def section_of(recipe: Recipe) -> LogSection:
     if compared:
         raise LogError(f"feature '{compared[0]}' has within_request, which a part of a list cannot give again")
     return recipe.log
+
+
+def _refuse_absent_columns(recipe: Recipe) -> None:
+    """Raise LogError if training would read a column of the impressions that a log does not have."""
+    columns = dict.fromkeys(recipe.data.weight_columns, "data.weight or data.task_weights")
+    columns |= dict.fromkeys(recipe.position.crossed if recipe.position else (), "position.cross")
+    joined = arrow_schemas(recipe)["impressions"].names
+    for name, option in columns.items():
+        if name not in joined:
+            problem = f"column '{name}' ({option}) is none that a joined table of impressions has"
+            raise LogError(f"{problem}{nearest(name, joined)}")
 
 
 def model_of(database: duckdb.DuckDBPyConnection, model: str | None) -> str:

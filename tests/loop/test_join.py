@@ -480,6 +480,11 @@ def test_equal_rows_of_two_schemas_are_two_rows(tmp_path: Path) -> None:
     [
         ({"log": None}, "no section 'log'"),
         ({"log.labels": {"click": {"actions": ["click"], "window_s": 60}}}, "log.labels lacks like, long_view"),
+        ({"data.weight": "batery"}, r"'batery' \(data.weight or data.task_weights\) .*did you mean 'battery'"),
+        (
+            {"position": {"head": "pctr", "column": "place", "max_position": 20, "cross": ["device"]}},
+            r"'device' \(position.cross\) is none",
+        ),
     ],
 )
 def test_a_recipe_that_does_not_say_enough_is_refused(
