@@ -27,12 +27,18 @@ class DelayedConversion:
 
 
 def delayed_conversion(recipe: Recipe) -> DelayedConversion | None:
-    """The conversion of the one task with a `delay`; None without one. Raises LogError for several."""
+    """The conversion of the one task with a `delay`; None without one. Raises LogError for several, and for other tasks
+    beside one that repeats impressions.
+    """
     # Any chain may have these two options.
     pairs = [(getattr(task, "conversion", ""), getattr(task, "delay", None)) for task in recipe.tasks]
     delayed = [DelayedConversion(column, delay) for column, delay in pairs if delay is not None]
     if len(delayed) > 1:
         raise LogError("several tasks have a 'delay'; a joined table can hold the columns of one")
+    if delayed and isinstance(delayed[0].options, FakeNegativesOptions) and len(recipe.tasks) > 1:
+        raise LogError(
+            "'fake_negatives' repeats impressions, which the other tasks would count twice; join for it alone"
+        )
     return delayed[0] if delayed else None
 
 

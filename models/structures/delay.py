@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -42,6 +43,13 @@ class _Delay(Options):
         """The correction of the chain's other losses; None if they need none."""
         return None
 
+    @abstractmethod
+    def problem(self, converted: np.ndarray, columns: Mapping[str, np.ndarray]) -> str:
+        """Why the columns `[n]` of the training part cannot be those of a log; empty if they can.
+
+        `converted`, bool `[n]`: whether the impression has a conversion.
+        """
+
 
 class _ByAge(_Delay):
     """Columns in seconds: `age` from the impression to the end of the log, `delay` to the conversion (0 without one).
@@ -56,6 +64,21 @@ class _ByAge(_Delay):
     @property
     def columns(self) -> dict[str, TaskKind]:
         return {self.age: Value(), self.delay: Value()}
+
+    def problem(self, converted: np.ndarray, columns: Mapping[str, np.ndarray]) -> str:
+        age = columns[self.age]
+        delay = columns[self.delay]
+        negative = {name: int((columns[name] < 0).sum()) for name in (self.age, self.delay)}
+        for name, count in negative.items():
+            if count:
+                return f"'{name}' is negative in {count:,} impressions of the training part; it is a time in seconds"
+        beyond = int((converted & (delay > age)).sum())
+        if beyond:
+            problem = f"'{self.delay}' is above '{self.age}' in {beyond:,} conversions of the training part"
+            return f"{problem}, so they came after the end of the log; both are in seconds"
+        if converted.any() and not delay[converted].any():
+            return f"'{self.delay}' is 0 in every conversion of the training part, so there is no delay to learn"
+        return ""
 
     def scaled(self, batch: Mapping[str, Tensor], logit_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The logarithm of the rate, the age and the delay of each impression, in units of `scale_s`, `[B]`."""
@@ -112,6 +135,14 @@ class FakeNegativesOptions(_Delay):
 
     def of_others(self) -> Correction | None:
         return WithoutRepetitions(self)
+
+    def problem(self, converted: np.ndarray, columns: Mapping[str, np.ndarray]) -> str:
+        false = int(((columns[self.late] > 0) & ~converted).sum())
+        if not false:
+            return ""
+        return (
+            f"'{self.late}' is 1 in {false:,} rows of the training part without a conversion; it marks late conversions"
+        )
 
 
 Delay = Annotated[DelayedFeedbackOptions | ElapsedWeightsOptions | FakeNegativesOptions, Field(discriminator="type")]

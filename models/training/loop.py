@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import Data
+from models.data.delays import refuse_impossible_delays
 from models.data.sampling import trained_count
 from models.data.shards import Shard
 from models.network.build import build_model
@@ -146,9 +147,10 @@ def _start(
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.manual_seed(training.seed)
     model = build_model(recipe, data.encoding, data.cross_values)
-    # Both raise before training starts.
+    # All three raise before training starts.
     selected_outputs(model, data)
     refuse_lists_without_order(model, data)
+    refuse_impossible_delays(data)
     fit_statistics(model, data)
     fit_weights(model, data)
     # The weights of a transfer are read on the processor, so they are taken over there.

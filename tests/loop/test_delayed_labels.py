@@ -169,3 +169,7 @@ def test_what_a_correction_needs_is_named(joined: Callable[[Any], pd.DataFrame])
         joined(recipe_with(CORRECTIONS["fake_negatives"]))
     with pytest.raises(LogError, match="no impression has a closed window of 'like'"):
         joined(recipe_with(CORRECTIONS["delayed_feedback"], window_s=1e6))
+    raw = recipe_with(CORRECTIONS["fake_negatives"], first_after_s=1800).model_dump(mode="json")
+    raw["tasks"].append({"type": "independent", "name": "plong_view", "label": "long_view"})
+    with pytest.raises(LogError, match="repeats impressions, which the other tasks would count twice"):
+        joined(parse_recipe(raw, "test"))

@@ -202,3 +202,48 @@ def test_a_chain_without_a_correction_has_the_heads_of_before():
         "y4",
     )
     assert "delay" not in EsmmOptions(type="esmm", click="c", conversion="b").model_dump()
+
+
+BY_AGE = {"type": "elapsed_weights", "age": "age_s", "delay": "delay_s"}
+TWICE = {"type": "fake_negatives", "late": "late"}
+
+
+@pytest.mark.parametrize(
+    ("delay", "columns", "message"),
+    [
+        (BY_AGE, {"age_s": -1.0}, "'age_s' is negative in .* impressions of the training part"),
+        (BY_AGE, {"delay_s": -1.0}, "'delay_s' is negative in"),
+        (BY_AGE, {"age_s": 3599.0}, r"'delay_s' is above 'age_s' in \d+ conversions .*both are in seconds"),
+        (BY_AGE, {"delay_s": 0.0}, "'delay_s' is 0 in every conversion of the training part"),
+        (TWICE, {"late": 1}, r"'late' is 1 in [\d,]+ rows of the training part without a conversion"),
+    ],
+)
+def test_columns_that_no_log_can_have_are_refused(tiny_recipe, tables, tmp_path, delay, columns, message):
+    impressions = tables["impressions"]
+    aged = impressions.assign(age_s=9e5, delay_s=np.where(impressions.like > 0, 3600.0, 0.0), late=0)
+    task = {"type": "esmm", "click": "click", "conversion": "like", "delay": delay}
+    recipe = tiny_recipe(
+        tables | {"impressions": aged.assign(**columns)},
+        {"tasks": [task], "training.epochs": 1, "extra_evaluations": []},
+    )
+    with pytest.raises(RecipeError, match=message):
+        train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ([], r"'late' is 1 in [\d,]+ rows of the validation part, which has each impression once"),
+        (
+            [{"type": "independent", "name": "plong_view", "label": "long_view"}],
+            "repeat an impression, which the other tasks would count twice",
+        ),
+    ],
+)
+def test_a_repeated_impression_never_counts_twice(tiny_recipe, tables, tmp_path, tasks, message):
+    repeated = tables["impressions"].assign(late=tables["impressions"].like)
+    chain = {"type": "esmm", "click": "click", "conversion": "like", "delay": TWICE}
+    changes = {"tasks": [chain, *tasks], "training.epochs": 1, "extra_evaluations": []}
+    recipe = tiny_recipe(tables | {"impressions": repeated}, changes)
+    with pytest.raises(RecipeError, match=message):
+        train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
