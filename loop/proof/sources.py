@@ -25,6 +25,14 @@ class SourceRows:
     items: dict[str, bytes] = field(default_factory=dict)
     behaviours: dict[str, list[tuple[int, str, int, int]]] = field(default_factory=dict)
 
+    def behaviours_at(self, user_id: str, moment_ms: int, with_present: bool) -> np.ndarray:
+        """The behaviour rows that a ranking must have seen as of a time, newest first.
+
+        `with_present`: a request without a timestamp of its own also reads behaviours of its own millisecond.
+        """
+        is_present_read = with_present and not self.layouts.lag_ms
+        return self.behaviours_before(user_id, moment_ms + 1 if is_present_read else moment_ms - self.layouts.lag_ms)
+
     def behaviours_before(self, user_id: str, before_ms: int) -> np.ndarray:
         """The behaviour rows that a ranking must have seen, newest first, as training gathers them."""
         layout = self.layouts.behaviour

@@ -200,10 +200,7 @@ def _compare_behaviours(exposure: Exposure, layouts: Layouts, source: SourceRows
     assert layouts.behaviour is not None
     moment = exposure["time_ms"]
     times = np.frombuffer(exposure["behaviour_times"] or b"", "<i8")
-    rows = source.behaviours_before(exposure["user_id"], moment - layouts.lag_ms)
-    if not layouts.lag_ms and moment in times:
-        # A request without a timestamp of its own also reads behaviours of the millisecond in which it is ranked.
-        rows = source.behaviours_before(exposure["user_id"], moment + 1)
+    rows = source.behaviours_at(exposure["user_id"], moment, moment in times)
     if times.tolist() != rows["time"].tolist():
         newest = [f"{(moment - each[0]) / 1000:.0f} s" if len(each) else "none" for each in (times, rows["time"])]
         example = f"served {len(times)} (newest {newest[0]} old), computed {len(rows)} (newest {newest[1]} old)"
