@@ -102,12 +102,13 @@ def begin_or_continue(job: BatchJob) -> None:
     # The detour through JSON makes equal what a file can hold: lists for tuples.
     document = json.loads(json.dumps(job.document()))
     begun = _read(job.out / JOB_FILE)
-    if begun is None:
+    written = sorted(path.name for pattern in _WRITTEN for path in job.out.glob(pattern))
+    if begun is None and written:
         # Without its description nobody knows what a partition holds, so it must not count as one of this run.
-        others = sorted(path.name for pattern in _WRITTEN for path in job.out.glob(pattern))
-        if others:
-            problem = f"has files of another run, such as {others[0]}, and no {JOB_FILE} that describes it"
-            raise BatchError(f"{job.out} {problem}; give another folder, or remove them")
+        problem = f"has files of another run, such as {written[0]}, and no {JOB_FILE} that describes it"
+        raise BatchError(f"{job.out} {problem}; give another folder, or remove them")
+    if begun is None or not written:
+        # A run that ended before its first partition, for a wrong option say, leaves nothing to continue.
         write_whole(job.out / JOB_FILE, json.dumps(document, indent=1).encode())
         return
     for part, values in document.items():
@@ -127,8 +128,10 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise BatchError(f"{path}: not JSON: {error}") from None
-    parts = [document.get(name) for name in ("options", "state")] if isinstance(document, dict) else []
-    if not all(isinstance(part, dict) for part in parts) or not parts or type(parts[0].get("timestamp")) is not int:
+    options = document.get("options") if isinstance(document, dict) else None
+    if not isinstance(options, dict) or type(options.get("timestamp")) is not int:
+        raise BatchError(f"{path} describes no batch run")
+    if not isinstance(document.get("state"), dict):
         raise BatchError(f"{path} describes no batch run")
     return document  # type: ignore[no-any-return]
 

@@ -68,6 +68,7 @@ def score(
             job = BatchJob(out, options, state_of(settings, tables))
             begin_or_continue(job)
             remove_leftovers(out)
+            (out / DONE_FILE).unlink(missing_ok=True)
             # Score what is missing.
             progress = BatchProgress(table.table.rows)
             missing = _missing(out, table.partitions(options.partition_users), progress)

@@ -183,6 +183,23 @@ def test_files_of_a_run_that_nothing_describes_count_for_no_other_run(stored: Si
     assert list(rankings(out)) == ["u1", "u2"]
 
 
+def test_a_run_that_wrote_nothing_is_replaced(stored: SimpleNamespace, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    users = write_users(tmp_path / "users.parquet", {"u1": ["1"]})
+    with pytest.raises(BatchError, match="nope"):
+        score_here(stored.settings, users, out, context={"nope": 1})
+    assert score_here(stored.settings, users, out).users == 1
+    # Nor has a run without users written anything; what it said of its end goes with it.
+    none = write_users(tmp_path / "none.parquet", {})
+    assert score_here(stored.settings, none, tmp_path / "empty").users == 0
+    with pytest.raises(BatchError, match="nope"):
+        score_here(stored.settings, users, tmp_path / "empty", context={"nope": 1})
+    assert not (tmp_path / "empty" / "done.json").exists()
+    # From the first partition on, only the same run continues.
+    with pytest.raises(BatchError, match="changed since: context"):
+        score_here(stored.settings, users, out, context={"tab": 3})
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"options": []}', '{"options": {"timestamp": 5}}'])
 def test_a_description_of_something_else_is_refused(stored: SimpleNamespace, tmp_path: Path, text: str) -> None:
     users = write_users(tmp_path / "users.parquet", {"u1": ["1"]})
