@@ -41,7 +41,7 @@ def quality(
 
     Writes a page, `quality.json`, and gauges for Prometheus (node_exporter's textfile collector).
     """
-    from loop.quality.report import lines, measure, write
+    from loop.quality.reports.report import lines, measure, write
     from models.recipe import load_recipe
 
     document = measure(log, load_recipe(recipe), registry, model, days, memory_mb, seed)

@@ -12,8 +12,8 @@ from small_tables import RECIPE, make_tables, write_tables
 from synthetic_bundle import publish
 
 from loop.quality.drift import compared
-from loop.quality.page import remarks
-from loop.quality.report import measure
+from loop.quality.reports.page import remarks
+from loop.quality.reports.report import measure
 from models.data.cache import open_data
 from models.recipe import parse_recipe
 from models.training.diagnostics.histograms import key_counts, number_counts, training_histograms

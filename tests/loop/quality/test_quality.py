@@ -16,7 +16,7 @@ from small_tables import DAY_MS, RECIPE, make_tables
 from funnelrank.main import main
 from loop.errors import LogError
 from loop.log.tombstones import add_tombstone, hash_of
-from loop.quality.report import measure
+from loop.quality.reports.report import measure
 from models.recipe import Recipe, parse_recipe
 from service.exposures.folder import keep_schema
 from tables.log_records import RecordKind

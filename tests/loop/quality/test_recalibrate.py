@@ -18,7 +18,7 @@ from loop.errors import LogError
 from loop.proof.again import open_bundle, scored_again
 from loop.quality.maps import applied, fitted, inverted
 from loop.quality.recalibrate import RECALIBRATION, recalibrate
-from loop.quality.report import measure
+from loop.quality.reports.report import measure
 from models.recipe import Recipe, parse_recipe
 from service.bundle.loading import Bundle
 from service.bundle.verify import read_manifest

@@ -9,9 +9,9 @@ from features.files.writing import write_whole
 from loop.quality import figures
 from loop.quality.alarms import alarms
 from loop.quality.drift import drift
-from loop.quality.gauges import exposition
 from loop.quality.opening import labelled_log
-from loop.quality.page import page, remarks
+from loop.quality.reports.gauges import exposition
+from loop.quality.reports.page import page, remarks
 from loop.quality.rows import DAY_MS, SeenRows
 from models.recipe import Recipe
 

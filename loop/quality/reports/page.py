@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from loop.quality import plots
 from loop.quality.alarms import FALSE_ALARMS, threshold
 from loop.quality.alarms import lines as alarm_lines
 from loop.quality.figures import ALL
+from loop.quality.reports import plots
 from models.kinds.base import figure, measured
 from models.metrics.bootstrap import DRAWS
 from models.reports.page import ReportSection, Sheet, pictures, render, sheet

@@ -1,0 +1,1 @@
+"""Writes a quality report: the document, the page with its pictures, and the gauges."""
