@@ -19,12 +19,12 @@ import redis.asyncio
 import uvloop
 from redis.asyncio.cluster import ClusterNode
 
+from bench.measuring.redis_cluster import RedisCluster, redis_cluster
 from service.addresses.redis_url import address_of
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.reading.cluster.asking import ask
 from service.store.redis.reading.cluster.topology import Topology
 from service.store.redis.reading.wire import Wire, packed
-from tests.redis_cluster import RedisCluster, redis_cluster
 
 Read = Callable[[str, str, Sequence[str]], Awaitable[Sequence[Any]]]
 Client = Callable[[str], AbstractAsyncContextManager[Read]]

@@ -91,7 +91,7 @@ def test_versions_count_up_from_the_highest_number(tmp_path):
 def test_a_full_disk_publishes_nothing(tmp_path):
     """A file-size limit of the process simulates the full disk: the write itself fails half-way."""
     script = (
-        "import resource, signal, sys; sys.path[:0] = ['.', 'tests', 'tests/export']; from pathlib import Path\n"
+        "import resource, signal, sys; sys.path[:0] = ['.', 'tests/kit', 'tests/export']; from pathlib import Path\n"
         "from test_publish import FILES, manifest, publish, PublishError\n"
         "m = manifest(); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"

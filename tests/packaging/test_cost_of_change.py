@@ -248,7 +248,7 @@ def changed(tree: Path, changes: dict[str, list[FileEdit]]) -> None:
 
 
 def run(tree: Path, script: str, *arguments: str) -> None:
-    path = f"{tree}:{ROOT / 'tests'}"
+    path = f"{tree}:{ROOT / 'tests' / 'kit'}"
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(
         command, cwd=tree, env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True

@@ -135,7 +135,7 @@ def test_processes_give_the_same_arrays_and_the_error_of_the_first_bad_file(
 POOLED = """
 import os, sys, time
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/kit")
 from models.data.cache import open_data
 from models.data.partitions import run
 from models.recipe import load_recipe
@@ -179,7 +179,7 @@ def test_the_processes_of_a_killed_encoding_end_with_it(log: Path, tmp_path: Pat
 KILLED = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/kit")
 from models.data.cache import open_data
 from models.data.partitions import run
 from models.recipe import load_recipe

@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from service.api.application import ROUTERS
 from service.api.operators import Operator
 from service.sample.embedded_redis import EmbeddedRedis
-from tests.service.api.test_quality_http import REPORT
+from tests.service.api.routes.test_quality_http import REPORT
 
 PROBLEM = "application/problem+json"
 ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]

@@ -24,7 +24,7 @@ from models.training.loop import learn
 from models.training.processes.exchange import changing_buffers
 from service.sample.embedded_redis import free_port
 
-PEER = Path(__file__).parents[3] / "training_peer.py"
+PEER = Path(__file__).parents[3] / "kit" / "training_peer.py"
 ROOT = Path(__file__).parents[4]
 # Every process would hide other ids.
 BATCH = 27

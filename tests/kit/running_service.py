@@ -17,7 +17,7 @@ from child_process import end
 from service.sample.calls import wait_until_ready
 from service.sample.embedded_redis import free_port
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Given as missing, so that no answer is degraded because the request does not give it.
 UNKNOWN_CONTEXT = {"tab": None, "hour": None}

@@ -11,7 +11,7 @@ from running_service import serving
 from funnelrank.main import main
 from service.sample.embedded_redis import EmbeddedRedis
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, redis_url: str) -> None:

@@ -1,7 +1,7 @@
 """Trains recipes as one of several processes: a program for tests, started with the variables that torchrun sets.
 
-`python tests/training_peer.py FOLDER` trains every case of FOLDER/cases.json, and writes the weights that this process
-ends with.
+`python tests/kit/training_peer.py FOLDER` trains every case of FOLDER/cases.json, and writes the weights that this
+process ends with.
 """
 
 import json

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-_PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def rights(before: str) -> list[str]:

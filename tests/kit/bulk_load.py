@@ -13,7 +13,7 @@ from child_process import child
 from features.layouts import Layouts
 from service.store.redis.keys import behaviours_key
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def everything(store: redis.Redis) -> dict[bytes, Any]:

@@ -26,7 +26,7 @@ from features.layouts import Layouts
 from service.settings import Settings
 from service.store.redis.keys import behaviours_key, item_key, user_key
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOW = 1_700_000_000_000
 FUSION = """
 revision: 4
