@@ -22,6 +22,7 @@ REFUSALS = frozenset(
     {
         ("builtins", "OSError"),
         ("batch", "BatchError"),
+        ("bench", "ScaleError"),
         ("export", "ParityError"),
         ("export", "PublishError"),
         ("export", "ReductionError"),

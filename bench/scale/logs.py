@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results.targets import Verdict
-from bench.scale.parts import PartResult, ScaleSizes
+from bench.scale.parts import PartResult, ScaleError, ScaleSizes, answer_of
 
 FULL = (50_000_000, 100_000_000, 200_000_000)
 LEAST_SPEED = 0.8
@@ -92,7 +92,10 @@ def _ints(path: Path) -> list[int]:
 
 
 def measure(sizes: ScaleSizes) -> PartResult:
-    """Write and encode a log of each size in a process of its own, then add a day and encode again."""
+    """Write and encode a log of each size in a process of its own, then add a day and encode again.
+
+    Raises ScaleError for a log that the memory or the disk does not allow.
+    """
     counts = sizes.behaviours or (FULL if sizes.full else tuple(n // 20 for n in FULL))
     figures = []
     for behaviours in counts:
@@ -102,23 +105,38 @@ def measure(sizes: ScaleSizes) -> PartResult:
 
 
 def _in_process(behaviours: int, memory_gib: float, folder: Path) -> dict[str, Any]:
+    what = f"encoding {behaviours:,} behaviours"
     mine, other = _SPAWN.Pipe()
     # Not a daemon, which may have no children.
-    process = _SPAWN.Process(target=_measure_size, args=(other, behaviours, memory_gib, folder))
+    process = _SPAWN.Process(target=_send_figures, args=(other, behaviours, memory_gib, folder))
     process.start()
     other.close()
     try:
         with mine:
-            figures: dict[str, Any] = mine.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"encoding {behaviours:,} behaviours failed with {process.exitcode}") from None
+            answer: dict[str, Any] | str = answer_of(mine, what)
     finally:
         process.join()
-    return figures
+    if isinstance(answer, str):
+        raise ScaleError(f"{what}: {answer}")
+    return answer
 
 
-def _measure_size(pipe: Connection, behaviours: int, memory_gib: float, folder: Path) -> None:
+def _send_figures(pipe: Connection, behaviours: int, memory_gib: float, folder: Path) -> None:
+    """Measure in this process, and send the figures, or why there are none."""
+    from models.recipe import RecipeError
+
+    with pipe:
+        try:
+            pipe.send(_measure_size(behaviours, memory_gib, folder))
+        except RecipeError as error:
+            limits = any(fault.location == ("data", "memory_gib") for fault in error.faults)
+            option = f" (here by --memory-gib, which is {memory_gib:g})" if limits else ""
+            pipe.send(f"{error}{option}")
+        except OSError as error:
+            pipe.send(str(error))
+
+
+def _measure_size(behaviours: int, memory_gib: float, folder: Path) -> dict[str, Any]:
     from bench.scale.log_tables import LogShape, write_day, write_log
     from models.data.partitions import run
     from models.data.partitions.run import FOLDER
@@ -136,18 +154,15 @@ def _measure_size(pipe: Connection, behaviours: int, memory_gib: float, folder: 
     _, next_steps = _encoded(folder, DAYS + 1, memory_gib)
     # The split by day leaves none of the earlier days out, so that theirs are used again.
     new_files = len(list((folder / FOLDER).iterdir())) - files
-    pipe.send(
-        {
-            "behaviours": behaviours,
-            "rows": shape.behaviours + shape.impressions,
-            "encoded": encoded,
-            "write_s": wrote_s,
-            "steps": steps,
-            "next_day_files": new_files,
-            "next_day_steps": next_steps,
-        }
-    )
-    pipe.close()
+    return {
+        "behaviours": behaviours,
+        "rows": shape.behaviours + shape.impressions,
+        "encoded": encoded,
+        "write_s": wrote_s,
+        "steps": steps,
+        "next_day_files": new_files,
+        "next_day_steps": next_steps,
+    }
 
 
 def _encoded(folder: Path, days: int, memory_gib: float) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:

@@ -1,9 +1,16 @@
 """The sizes of the scale benchmark, and what each of its parts gives back."""
 
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import Any
 
 from bench.results.targets import Verdict
+
+FULL_MEMORY_GIB = 1.0  # for logs of the stated sizes: the index of 4.9 million users is beyond a quarter of 0.5 GiB
+
+
+class ScaleError(Exception):
+    """A part that cannot be measured as given; the message says what to set."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +47,12 @@ class PartResult:
     lines: list[str]
     figures: dict[str, Any]
     verdicts: list[Verdict] = field(default_factory=list)
+
+
+def answer_of(pipe: Connection, what: str) -> Any:
+    """What a process that measures sends. Raises ScaleError if it has ended; `what` it was doing begins the message."""
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionResetError):
+        cause = "its message is above, or the system ended it for want of memory"
+        raise ScaleError(f"{what}: the process ended without an answer; {cause}") from None

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bench.results.targets import Verdict
-from bench.scale.parts import PartResult, ScaleSizes
+from bench.scale.parts import PartResult, ScaleSizes, answer_of
 from bench.scale.training import TURN_STEPS, WARM_STEPS, training_state
 
 ROWS = 1_000_000
@@ -79,7 +79,8 @@ def _turn(pipes: Sequence[Connection]) -> dict[str, float]:
     """Train one turn in all processes of a group: the time of the slowest, the CPU time of all."""
     for pipe in pipes:
         pipe.send("train")
-    answers: list[dict[str, float]] = [pipe.recv() for pipe in pipes]
+    what = f"training in {len(pipes)} processes"
+    answers: list[dict[str, float]] = [answer_of(pipe, what) for pipe in pipes]
     return {
         "wall_s": max(answer["wall_s"] for answer in answers),
         "cpu_s": sum(answer["cpu_s"] for answer in answers),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results.targets import Verdict
-from bench.scale.parts import PartResult, ScaleSizes
+from bench.scale.parts import PartResult, ScaleSizes, answer_of
 from bench.scale.serving_processes import DIM, Peak, child, loaded, publish, score, source_table, swapped
 
 SMALL_KEYS = 10_000
@@ -34,7 +34,7 @@ def measure(sizes: ScaleSizes) -> PartResult:
             # Minutes pass between the steps of a large bundle.
             print(f"{count:,} keys: {described(figures[label])}", flush=True)
         with child(score, folders) as pipe:
-            for label, us in pipe.recv().items():
+            for label, us in answer_of(pipe, "scoring").items():
                 figures[label]["score_us"] = us
                 print(f"{label}: {us:.0f} us to score", flush=True)
         for label, count in (("small", SMALL_KEYS), ("large", swap_keys)):
@@ -51,7 +51,7 @@ def published(registry: Path, version: str, keys: int) -> dict[str, Any]:
     """Publish in a process of its own, whose memory is that of a publisher alone."""
     registry.mkdir(exist_ok=True)
     with child(publish, registry, version, keys) as pipe:
-        figures: dict[str, Any] = pipe.recv()
+        figures: dict[str, Any] = answer_of(pipe, f"publishing {keys:,} keys")
     # What the table was made from would take the page cache's room from the bundle.
     source_table(registry, version).unlink()
     return figures

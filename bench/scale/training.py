@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.results.targets import Verdict
-from bench.scale.parts import PartResult, ScaleSizes
+from bench.scale.parts import PartResult, ScaleSizes, answer_of
 
 if TYPE_CHECKING:
     from models.training.processes.ranks import Ranks
@@ -69,7 +69,7 @@ def _trainer(rows: int, sizes: ScaleSizes) -> Iterator[_Trainer]:
 
 def _ask(trainer: _Trainer, what: str) -> dict[str, float]:
     trainer.pipe.send(what)
-    answer: dict[str, float] = trainer.pipe.recv()
+    answer: dict[str, float] = answer_of(trainer.pipe, f"training a table of {trainer.rows:,} rows")
     return answer
 
 

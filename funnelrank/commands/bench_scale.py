@@ -64,9 +64,8 @@ SCALE_PARTS = ("training", "processes", "serving", "logs", "redis")
 @click.option(
     "--memory-gib",
     type=click.FloatRange(min=0.01),
-    default=0.5,
-    show_default=True,
-    help="Memory that encoding a log may take for its rows.",
+    metavar="GIB",
+    help="Memory that encoding a log may take for its rows.  [default: 0.5; with --full 1]",
 )
 @click.option(
     "--users",
@@ -104,7 +103,7 @@ def bench_scale(
     steps: int,
     keys: int,
     behaviours: tuple[int, ...],
-    memory_gib: float,
+    memory_gib: float | None,
     users: int,
     items: int,
     slots: int,
@@ -117,7 +116,7 @@ def bench_scale(
 
     Fails if a target is missed.
     """
-    from bench.scale.parts import ScaleSizes
+    from bench.scale.parts import FULL_MEMORY_GIB, ScaleSizes
     from bench.scale.run import run_scale
 
     sizes = ScaleSizes(
@@ -130,7 +129,7 @@ def bench_scale(
         serving_keys=keys,
         folder=str(folder) if folder else None,
         behaviours=behaviours,
-        memory_gib=memory_gib,
+        memory_gib=memory_gib or (FULL_MEMORY_GIB if full else ScaleSizes.memory_gib),
         redis_users=users,
         redis_items=items,
         redis_slots=slots,

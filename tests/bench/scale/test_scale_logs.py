@@ -1,6 +1,8 @@
 """Tests the scale benchmark of logs at small sizes: its figures, and that a log is the same for the same seed."""
 
 import json
+import multiprocessing
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,8 +10,9 @@ import pytest
 
 from bench.scale import logs
 from bench.scale.log_tables import LogShape, day_name, log_recipe, write_day, write_log
-from bench.scale.parts import ScaleSizes
+from bench.scale.parts import ScaleError, ScaleSizes, answer_of
 from bench.scale.run import run_scale
+from funnelrank.main import main, message_of
 from models.data.cache import open_data
 
 
@@ -29,6 +32,48 @@ def test_the_command_measures_and_judges_the_encoding_of_logs(
     assert memory["passed"], "a small log takes less than the program"
     assert files["value"] == 2
     assert capsys.readouterr().out.count("logs:") == 2
+
+
+@pytest.mark.slow  # a process that imports torch starts others that do
+def test_a_log_beyond_the_memory_limit_is_refused_in_one_line_with_what_to_set(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ScaleError) as refused:
+        logs.measure(ScaleSizes(behaviours=(20_000,), memory_gib=0.00001, folder=str(tmp_path)))
+    expected = (
+        r"encoding 20,000 behaviours: data\.memory_gib: the index of [0-9,]+ ids \(users\) would take 0\.0 MiB of "
+        r"memory, and the limit allows 0\.0 MiB for it; set data\.memory_gib higher "
+        r"\(here by --memory-gib, which is 1e-05\)"
+    )
+    assert re.fullmatch(expected, message_of(refused.value) or "")
+    assert "Traceback" not in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_ended_without_an_answer_is_one_line() -> None:
+    mine, other = multiprocessing.Pipe()
+    other.close()
+    with mine, pytest.raises(ScaleError) as refused:
+        answer_of(mine, "encoding 20,000 behaviours")
+    assert message_of(refused.value) == (
+        "encoding 20,000 behaviours: the process ended without an answer; "
+        "its message is above, or the system ended it for want of memory"
+    )
+
+
+@pytest.mark.parametrize(("words", "memory_gib"), [([], 0.5), (["--full"], 1), (["--full", "--memory-gib", "2"], 2)])
+def test_the_memory_limit_suits_the_size_of_the_logs(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], memory_gib: float
+) -> None:
+    given: list[float] = []
+
+    def record(sizes: ScaleSizes, *_: object) -> bool:
+        given.append(sizes.memory_gib)
+        return True
+
+    monkeypatch.setattr("bench.scale.run.run_scale", record)
+    assert main(["bench-scale", "--part", "logs", *words]) == 0
+    assert given == [memory_gib]
 
 
 @pytest.mark.parametrize(("seconds", "speed"), [((12, 14, 18), 1), ((12, 14, 20), 2 / 3)])
