@@ -14,7 +14,6 @@ import torch
 from features.layouts import COUNTER_INPUT
 from features.within_request import INPUT as COMPARED
 from models.data.cache import Behaviours, Data, Part, lists_of
-from models.data.sampling import trained_rows
 from models.data.shards import Shard
 
 Batch = dict[str, torch.Tensor]
@@ -43,7 +42,7 @@ def shuffled_batches(
     `shard`: yield only the impressions of each batch that lie in it, in some batches perhaps none. Of the training part
     only the impressions that are trained on are in a batch (models/data/sampling.py).
     """
-    trained = trained_rows(data) if part == "train" else None
+    trained = data.trained_rows if part == "train" else None
     n = len(data.parts[part]) if trained is None else len(trained)
     rng = np.random.default_rng([seed, epoch])
     lists = lists_of(data.parts[part]) if data.recipe.training.list_losses else None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from models.data.encoding.encoding import Encoding, load_encoding
 from models.data.encoding.packed import item_key_columns, item_numeric_columns
 from models.data.key import key_of
 from models.data.requests import read_within
+from models.data.sampling import trained_rows
 from models.data.spaces import refuse_empty_spaces
 from models.data.split import PARTS
 from models.data.tables import data_folder, table_hashes, tables_of
@@ -99,6 +101,20 @@ class Data:
     kept_rows: Path
     described: Mapping[str, Any]
     earlier: Encoding | None = None
+
+    @cached_property
+    def trained_rows(self) -> np.ndarray | None:
+        """The impressions of the training part that are trained on, int64 `[m]`; None if all are. Raises RecipeError.
+
+        Computed once: each epoch, the weights, the number of steps and the report read them.
+        """
+        part = self.parts["train"]
+        return trained_rows(self.recipe, part.labels, (part.user, part.item, part.time))
+
+    @property
+    def trained_count(self) -> int:
+        """The number of impressions that an epoch trains on. Raises RecipeError."""
+        return len(self.parts["train"]) if self.trained_rows is None else len(self.trained_rows)
 
 
 def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:

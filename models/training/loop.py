@@ -16,7 +16,6 @@ from tqdm import tqdm
 from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import Data
 from models.data.delays import refuse_impossible_delays
-from models.data.sampling import trained_count
 from models.data.shards import Shard
 from models.network.build import build_model
 from models.network.model import MultiTaskModel
@@ -82,7 +81,7 @@ def learn(
     starts, NonFiniteLossError and LostProcessError while training.
     """
     training = recipe.training
-    epoch_steps = steps_per_epoch(trained_count(data), training.batch_size)
+    epoch_steps = steps_per_epoch(data.trained_count, training.batch_size)
     total_steps = training.epochs * epoch_steps
     shard = _shard(data, ranks)
     loop = _start(recipe, data, out, total_steps, resume, start, device, ranks)

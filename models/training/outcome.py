@@ -13,7 +13,6 @@ import yaml
 
 from features.files.writing import replacing, write_whole
 from models.data.cache import Data
-from models.data.sampling import trained_count
 from models.kinds import PROBABILITY, reported_kind
 from models.metrics.bootstrap import DRAWS
 from models.network.model import MultiTaskModel
@@ -76,7 +75,7 @@ def summary(
     """
     recipe = data.recipe
     rows = len(data.parts["train"])
-    trained = trained_count(data)
+    trained = data.trained_count
     seed = recipe.training.seed
     # No intervals on the training part: its figures show how well the model fits, not its quality.
     train = evaluate(ranker, sampled(data, "train", TRAIN_IMPRESSIONS, seed), "train")

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from models.data.cache import Data, labels_of
-from models.data.sampling import trained_rows
 from models.errors import RecipeError
 from models.kinds import PROBABILITY
 from models.network.losses import counted, label_of
@@ -32,7 +31,7 @@ def fit_weights(model: MultiTaskModel, data: Data) -> None:
     """
     weights = model.objective.weights
     part = data.parts["train"]
-    chosen = trained_rows(data)
+    chosen = data.trained_rows
     if part.weights is None and chosen is None:
         return
     # The columns of all impressions that are trained on, in the form of a batch.

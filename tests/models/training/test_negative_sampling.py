@@ -27,13 +27,13 @@ WATCH = {"type": "independent", "name": "watch_time", "label": "battery", "kind"
 
 def rows_of(tiny_recipe, tmp_path, changes):
     data = open_data(tiny_recipe(None, SAMPLED | changes), tmp_path / "cache")
-    return data, trained_rows(data)
+    return data, data.trained_rows
 
 
 def rows_of_seed(data, seed):
     """The rows that another seed chooses of the same data."""
     training = data.recipe.training.model_copy(update={"seed": seed})
-    return trained_rows(replace(data, recipe=data.recipe.model_copy(update={"training": training})))
+    return replace(data, recipe=data.recipe.model_copy(update={"training": training})).trained_rows
 
 
 def positive(data):
@@ -99,7 +99,7 @@ def test_the_sampled_loss_is_that_of_all_impressions_in_expectation(tiny_recipe,
     assert np.std(seen) < 0.1 * full
     # The mean divides the sum by the same weights.
     fit_weights(model, data)
-    rows = trained_rows(data)
+    rows = data.trained_rows
     batch = {name: values[rows] for name, values in whole.items()}
     assert weights.means["pctr"] == pytest.approx(float(weights.plain(batch, "pctr").double().mean()), rel=1e-6)
 
@@ -146,7 +146,7 @@ def test_chains_and_tasks_beside_them_are_true_online(batch_norm: list[str], tmp
     scores = {name: np.exp(score.astype(np.float64)) for name, score in scores_of(ranker, data, "test").items()}
     # Without the weights the click would come out about twice as likely.
     clicks = labels_of(data, "train", ["click"])
-    assert clicks[trained_rows(data)].mean() / clicks.mean() > 2
+    assert clicks[data.trained_rows].mean() / clicks.mean() > 2
     test = (tables["impressions"].part == "test").to_numpy()
     bias = {name: float(scores[name].mean() / values[test].mean() - 1) for name, values in truth.items()}
     assert abs(bias["pctr"]) < 0.1 and abs(bias["psave"]) < 0.1 and abs(bias["pctcvr"]) < 0.2, bias
@@ -161,11 +161,26 @@ def test_a_run_says_what_it_trained_on_and_measures_all(tiny_recipe, tmp_path):
     metrics = train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
     data = open_data(recipe, tmp_path / "cache")
     of_train = metrics["parts"]["train"]
-    assert of_train["trained"] == len(trained_rows(data)) < of_train["impressions"] == len(data.parts["train"])
+    assert of_train["trained"] == len(data.trained_rows) < of_train["impressions"] == len(data.parts["train"])
     assert metrics["parts"]["validation"]["impressions"] == len(data.parts["validation"])
     begin = f"trained on {of_train['trained']:,} of {of_train['impressions']:,} impressions: "
     line = next(line for line in summary_lines(metrics, tmp_path / "run") if line.startswith(begin))
     assert line == f"{begin}all with a positive label, and the share training.negative_sampling of the others"
+
+
+def test_the_impressions_are_chosen_once_for_all_epochs_the_weights_and_the_report(tiny_recipe, tmp_path, monkeypatch):
+    chosen: list[int] = []
+
+    def counted(recipe, labels, ids):
+        chosen.append(len(labels))
+        return trained_rows(recipe, labels, ids)
+
+    monkeypatch.setattr("models.data.cache.trained_rows", counted)
+    data = open_data(tiny_recipe(None, SAMPLED), tmp_path / "cache")
+    n = sum(len(batch["user_rows"]) for epoch in range(2) for batch in shuffled_batches(data, "train", 64, 1, epoch))
+    fit_weights(build_model(data.recipe, data.encoding, data.cross_values), data)
+    assert n == 2 * data.trained_count == 2 * len(data.trained_rows)
+    assert chosen == [len(data.parts["train"])]
 
 
 def test_a_share_of_1_is_the_recipe_without_the_key(tiny_recipe, tmp_path):
@@ -188,7 +203,7 @@ def test_what_cannot_be_sampled_is_refused(tiny_recipe, tables, tmp_path):
     tables["impressions"][["click", "like", "long_view"]] = 0
     data = open_data(tiny_recipe(tables, {"training.negative_sampling": 1e-9}), tmp_path / "cache")
     with pytest.raises(RecipeError, match=r"none of the 622 impressions without a positive label is kept at a share"):
-        trained_rows(data)
+        _ = data.trained_rows
 
 
 def test_a_share_that_keeps_no_negative_is_refused_and_not_trained_on_positives_alone(tiny_recipe, tables, tmp_path):
@@ -198,8 +213,8 @@ def test_a_share_that_keeps_no_negative_is_refused_and_not_trained_on_positives_
     few = replace(data, recipe=data.recipe.model_copy(update={"training": training}))
     negatives = int((~positive(data)).sum())
     with pytest.raises(RecipeError, match=rf"none of the {negatives} impressions .* at a share of 1e-09"):
-        trained_rows(few)
+        _ = few.trained_rows
     # Without any negative there is none to lose.
     tables["impressions"]["click"] = 1
     whole = open_data(tiny_recipe(tables, {"training.negative_sampling": 1e-9}), tmp_path / "cache")
-    assert trained_rows(whole).tolist() == list(range(len(whole.parts["train"])))
+    assert whole.trained_rows.tolist() == list(range(len(whole.parts["train"])))
