@@ -140,7 +140,8 @@ def training_state(rows: int, sizes: ScaleSizes, ranks: "Ranks | None" = None) -
     optimiser = Optimiser(model, recipe.training, steps, own)
     weighting = build_weighting(model, recipe.training)
     model.train()
-    return TrainingState(data, Path(), {}, model, average, optimiser, weighting, Progress(), ranks)
+    seed = recipe.training.seed
+    return TrainingState(data, Path(), {}, model, average, optimiser, weighting, Progress(), ranks, seed=seed)
 
 
 def _train_when_asked(pipe: Connection, rows: int, sizes: ScaleSizes) -> None:

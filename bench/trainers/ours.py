@@ -44,6 +44,7 @@ class OwnTrainer:
             Optimiser(model, training, steps),
             build_weighting(model, training),
             Progress(),
+            seed=training.seed,
         )
         torch.use_deterministic_algorithms(True)
 

@@ -170,7 +170,9 @@ def _start(
     ranks.agree("checkpoint", progress.step)
     if ranks.writes:
         prepare_folder(out, recipe, data, keep=resume)
-    return TrainingState(data, out, identity, model, average, optimiser, weighting, progress, ranks)
+    return TrainingState(
+        data, out, identity, model, average, optimiser, weighting, progress, ranks, seed=training.seed
+    )
 
 
 def _shard(data: Data, ranks: Ranks) -> Shard | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state that every training step reads and changes. A resumed run must have the same `identity`."""
+    """The state that every training step reads and changes. A resumed run must have the same `identity`.
+
+    `seed` is that of the network, which in an ensemble is another one for each member.
+    """
 
     data: Data
     out: Path
@@ -41,6 +44,7 @@ class TrainingState:
     weighting: Weighting
     progress: Progress
     ranks: Ranks = ALONE
+    seed: int = field(kw_only=True)
 
 
 def train_step(state: TrainingState, batch: Batch, epoch: int) -> dict[str, float]:
@@ -49,9 +53,8 @@ def train_step(state: TrainingState, batch: Batch, epoch: int) -> dict[str, floa
     With several processes `batch` is this process's part of it; losses and gradients are those of the whole batch.
     """
     together = state.ranks.count > 1
-    seed = state.data.recipe.training.seed
     if together:
-        seed_step(seed, state.progress.step, state.ranks)
+        seed_step(state.seed, state.progress.step, state.ranks)
     losses = losses_of_part(state.model, batch, state.ranks) if together else state.model.losses(batch)
     state.optimiser.zero_grad()
     state.weighting.backward(losses, batch, epoch)

@@ -19,6 +19,8 @@ from models.data.shards import Shard
 from models.recipe import parse_recipe
 from models.training.device import CPU
 from models.training.loop import learn
+from models.training.members import learn_members
+from models.training.processes.exchange import seed_step
 from models.training.processes.ranks import joined, ranks_of_environment
 from models.training.session import Progress
 from models.training.step import NonFiniteLossError
@@ -49,6 +51,19 @@ def counting_updates() -> Iterator[list[int]]:
         yield counts
 
 
+@contextmanager
+def recorded_seeds() -> Iterator[list[int]]:
+    """Record the seed of the random numbers of each step."""
+    seeds: list[int] = []
+
+    def recorded(*arguments: Any) -> None:
+        seed_step(*arguments)
+        seeds.append(torch.initial_seed())
+
+    with mock.patch("models.training.step.seed_step", recorded):
+        yield seeds
+
+
 def train_cases(folder: Path) -> None:
     """Train the cases one after the other.
 
@@ -60,6 +75,11 @@ def train_cases(folder: Path) -> None:
         for name, case in json.loads((folder / "cases.json").read_text()).items():
             recipe = parse_recipe(case["recipe"], "the test")
             data = ranks.first_on_host(lambda recipe=recipe: open_data(recipe, folder / "cache"))
+            if recipe.training.ensemble > 1:
+                with recorded_seeds() as seeds:
+                    learn_members(recipe, data, folder / name, quiet=True, ranks=ranks)
+                (folder / f"{name}-{ranks.number}.seeds").write_text(json.dumps(seeds))
+                continue
             rows = len(data.parts["train"])
             cut = round(case["first_shard"] * rows)
             shard = Shard(0, cut) if ranks.number == 0 else Shard(cut, rows)

@@ -22,7 +22,8 @@ COUNTING: tuple[type[nn.Module], ...] = (RunningStatistics, PartitionedNorm, Pos
 def seed_step(seed: int, step: int, ranks: Ranks) -> None:
     """Seed the random numbers of a step, so that a run that continues draws what the uninterrupted one draws.
 
-    Processes must not hide the same places of their parts, so each has numbers of its own.
+    Processes must not hide the same places of their parts, so each has numbers of its own. `seed` is that of the
+    network, so that the members of an ensemble do not hide the same places either.
     """
     drawn = np.random.SeedSequence((seed, step, ranks.number)).generate_state(1)
     torch.manual_seed(int(drawn[0]))

@@ -69,7 +69,7 @@ def test_a_steps_work_does_not_grow_with_the_table(updates, tmp_path):
         average = Average(model, recipe.training.averaging, lazy=True)
         optimiser = Optimiser(model, recipe.training, 10)
         weighting = build_weighting(model, recipe.training)
-        state = TrainingState(data, tmp_path, {}, model, average, optimiser, weighting, Progress())
+        state = TrainingState(data, tmp_path, {}, model, average, optimiser, weighting, Progress(), seed=1)
         with NumbersRead() as read:
             for batch in shuffled_batches(data, "train", 64, 1, 0):
                 train_step(state, batch, 0)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from child_process import child
@@ -21,6 +22,7 @@ from models.data.cache import open_data
 from models.recipe import parse_recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole
 from models.training.loop import learn
+from models.training.members import member_seeds
 from models.training.processes.exchange import changing_buffers
 from service.sample.embedded_redis import free_port
 
@@ -37,6 +39,7 @@ WEIGHTED = {"data.weight": "battery", "data.task_weights": {"plong_view": "place
 WEIGHTED |= {"training.list_losses": LISTS_IN_ORDER, "training.negative_sampling": 0.6}
 # Without drops, which each process draws for itself.
 POSITION = {"column": "place", "cross": ["tab", "user_id"], "drop_rate": 0.0, "head": ["pctr", "plong_view"]}
+ENSEMBLE = {"training.ensemble": 2, "training.epochs": 1, "model.dropout": 0.2}
 # By name: the changes to the recipe, and the share of the rows that process 0 has. The last batch of an epoch has one
 # impression, so that one process has none there; with .998 the second process has none in most batches.
 CASES: dict[str, tuple[dict[str, Any], float]] = {
@@ -61,6 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tables(folder / "data", make_tables())
     changes_of = CASES | {"diverging": ({"training.learning_rate": 1e30, "training.averaging": 0.0}, 0.998)}
     changes_of["stopped"] = CASES["lazy"]
+    changes_of["ensemble"] = (ENSEMBLE, 0.5)
     changes_of["bfloat16"] = (CASES["lazy"][0] | {"training.embedding_dtype": "bfloat16"}, 0.4)
     cases = {
         name: {"recipe": recipe_of(folder, changes), "first_shard": share, "stops": name == "stopped"}
@@ -115,6 +119,21 @@ def assert_both_have(folder: Path, name: str, weights: dict[str, torch.Tensor]) 
     of_second = load_whole(folder / f"{name}-1.pt")
     for key, value in weights.items():
         assert torch.equal(value, of_second[key]), key
+
+
+def test_each_member_of_an_ensemble_and_each_process_draws_its_own_random_numbers(folder: Path) -> None:
+    """Members that hide the same places are less different from each other than those of one process."""
+    recipe = parse_recipe(recipe_of(folder, ENSEMBLE), "the test")
+    steps = len(open_data(recipe, folder / "cache").parts["train"]) // BATCH + 1
+    drawn: list[int] = []
+    for number in range(2):
+        seeds = json.loads((folder / f"ensemble-{number}.seeds").read_text())
+        sequences = [
+            np.random.SeedSequence((seed, step, number)) for seed in member_seeds(recipe) for step in range(steps)
+        ]
+        assert seeds == [int(sequence.generate_state(1)[0]) for sequence in sequences]
+        drawn += seeds
+    assert len(set(drawn)) == len(drawn) == 2 * 2 * steps
 
 
 def test_one_process_continues_the_run_of_two(folder: Path, tmp_path: Path) -> None:
