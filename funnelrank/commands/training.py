@@ -108,7 +108,7 @@ def train(
     from models.train import LostProcessError
     from models.train import train as run
     from models.training.outcome import METRICS_FILE, summary_lines
-    from models.training.processes.ranks import check_processes, restarted, started_by_torchrun
+    from models.training.processes.ranks import check_processes, continues_launch, started_by_torchrun
 
     if threads:
         torch.set_num_threads(threads)
@@ -124,7 +124,7 @@ def train(
             check_processes(read, processes)
             _launch(processes, threads, context.meta[KeepsWords.META], folder)
             return ExitCode.DONE
-        resume = resume or restarted()
+        resume = resume or continues_launch()
         finished = resume and (folder / METRICS_FILE).is_file()
         metrics = run(
             read,

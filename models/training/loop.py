@@ -30,6 +30,7 @@ from models.training.checkpoint import (
 from models.training.device import CPU, device_of, on_device
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.outcome import prepare_folder
+from models.training.processes.meeting import say_prepared
 from models.training.processes.ranks import ALONE, Ranks
 from models.training.selection import finite, refuse_lists_without_order, selected_outputs, selection_score
 from models.training.session import Progress, load_session, save_session
@@ -170,9 +171,8 @@ def _start(
     ranks.agree("checkpoint", progress.step)
     if ranks.writes:
         prepare_folder(out, recipe, data, keep=resume)
-    return TrainingState(
-        data, out, identity, model, average, optimiser, weighting, progress, ranks, seed=training.seed
-    )
+        say_prepared()
+    return TrainingState(data, out, identity, model, average, optimiser, weighting, progress, ranks, seed=training.seed)
 
 
 def _shard(data: Data, ranks: Ranks) -> Shard | None:

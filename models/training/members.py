@@ -20,6 +20,7 @@ from models.training.checkpoint import (
 from models.training.evaluation import evaluate
 from models.training.loop import TrainedWeights, learn
 from models.training.outcome import MEMBERS_FOLDER, prepare_folder
+from models.training.processes.meeting import say_prepared
 from models.training.processes.ranks import ALONE, Ranks
 from models.training.selection import finite, selected_outputs, selection_score
 from models.training.session import Progress
@@ -77,6 +78,7 @@ def learn_members(
     # Every member is a run of the recipe with another seed.
     if ranks.writes:
         prepare_folder(out, recipe, data, keep=resume)
+        say_prepared()
     trained_members = list(_trained(recipe, data, out, resume, starts, options | {"ranks": ranks}))
     if not ranks.writes:
         return TrainedMembers(trained_members[0].average.ranker, Progress(), trained_members[0].epoch_steps)

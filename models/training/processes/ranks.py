@@ -16,7 +16,7 @@ from torch import Tensor
 from features.parent_process import end_with_parent
 from models.recipe import Recipe, RecipeError
 from models.training.device import chosen_device
-from models.training.processes.meeting import store_of_start
+from models.training.processes.meeting import is_prepared, store_of_start
 
 # While the first process encodes tables or evaluates, the others wait. A process that ends is noticed at once.
 LONGEST_WAIT = timedelta(hours=12)
@@ -137,9 +137,12 @@ def started_by_torchrun() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def restarted() -> bool:
-    """Whether torchrun started this process again after a process of the run had failed."""
-    return started_by_torchrun() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def continues_launch() -> bool:
+    """Whether torchrun started this process again after the same launch had begun the run. Raises ProcessesError."""
+    try:
+        return is_prepared()
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        raise ProcessesError(_why_not_met(error)) from error
 
 
 def ranks_of_environment() -> Ranks:

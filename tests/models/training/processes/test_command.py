@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,6 +144,51 @@ def test_two_hosts_train_under_torchrun_and_go_on_after_a_kill(whole: Path, tmp_
         os.kill(workers[0], signal.SIGKILL)
         assert [host.wait(120) for host in hosts] == [0, 0]
     assert same(whole, out)
+
+
+STARTS = """
+import os, signal, sys
+from pathlib import Path
+from models.training.processes.ranks import continues_launch
+start, number = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
+(Path(sys.argv[1]) / f"{start}-{number}").write_text(str(continues_launch()))
+if (start, number) == ("0", "1"):
+    os.kill(os.getpid(), signal.SIGKILL)
+from funnelrank.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow  # three starts of processes that import torch
+def test_processes_that_torchrun_starts_again_do_not_take_an_earlier_run_for_theirs(
+    whole: Path, tmp_path: Path
+) -> None:
+    """One is killed before training has prepared the folder, and one after the first checkpoint."""
+    out = shutil.copytree(whole, tmp_path / "out")
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    program = tmp_path / "program.py"
+    program.write_text(STARTS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    agent = [*torchrun, "--max-restarts", "2", str(program), str(starts), *words(whole.parent / "recipe.yaml", out)]
+    variables = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(Path.cwd())}
+    with child(agent, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launcher:
+        # The earlier run is finished and has no checkpoint: this one is of the second start.
+        wait_for((out / RESUME_FILE).exists, launcher)
+        os.kill(process(launcher.pid, 1), signal.SIGKILL)
+        _, said = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, said
+    assert "nothing was trained again" not in said
+    assert {path.name: path.read_text() for path in starts.iterdir()} == {
+        "0-0": "False",
+        "0-1": "False",
+        "1-0": "False",
+        "1-1": "False",
+        "2-0": "True",
+        "2-1": "True",
+    }
+    assert same(whole, out)
+    assert (out / "metrics.json").stat().st_mtime_ns > (starts / "2-0").stat().st_mtime_ns
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from torch.distributed import TCPStore
 
-from models.training.processes.meeting import store_of_start
+from models.training.processes.meeting import is_prepared, say_prepared, store_of_start
 
 COUNT = 3
 
@@ -47,3 +47,21 @@ def test_a_process_that_comes_before_another_one_does_not_take_the_name_of_an_ea
     names = {threads.submit(name, late).result(60), *(future.result(60) for future in early)}
     assert len(names) == 1
     assert not names & earlier
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_later_start_knows_whether_its_launch_has_prepared_the_folder() -> None:
+    assert not is_prepared()
+    say_prepared()
+    assert is_prepared()
+
+
+@pytest.mark.parametrize("word", [None, "False"])
+@pytest.mark.usefixtures("threads")
+def test_without_the_store_of_a_launch_nothing_was_prepared(monkeypatch: pytest.MonkeyPatch, word: str | None) -> None:
+    say_prepared()
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
+    if word is not None:
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", word)
+    say_prepared()
+    assert not is_prepared()
