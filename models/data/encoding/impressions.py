@@ -16,6 +16,7 @@ from features.layouts import Layouts
 from features.times import UNKNOWN_MS, latest_now_ms
 from models.data.arrays import ArrayFile
 from models.data.encoding.entities import Entities
+from models.data.encoding.labels import label_of, position_of, weight_of
 from models.data.encoding.variation import ContextVariation
 from models.data.split import PARTS, SplitParts, split_columns
 from models.data.stored.buckets import Buckets, bucket_count
@@ -154,15 +155,12 @@ def encoded_columns(batch: Batch, recipe: Recipe, layouts: Layouts) -> Iterator[
         yield "request", _requests(batch, data.request_id)
     yield "context", packed_rows(layouts.context, batch, served=data.served)
     yield "candidate", packed_rows(layouts.candidate, batch, served=data.served)
-    labels = [_label(batch, name, recipe) for name in recipe.label_columns]
+    labels = [label_of(batch, name, recipe) for name in recipe.label_columns]
     yield "labels", np.stack(labels, axis=1)
     if data.weight_columns:
-        yield "weights", np.stack([_weight(batch, column) for column in data.weight_columns], axis=1)
+        yield "weights", np.stack([weight_of(batch, column) for column in data.weight_columns], axis=1)
     if recipe.position:
-        position = batch.numbers(recipe.position.column).astype(np.float64)
-        present = ~np.isnan(position) & (position >= 1)
-        clipped = np.clip(np.nan_to_num(position), 1, recipe.position.max_position)
-        yield "position", np.where(present, clipped, 0).astype(np.int32)
+        yield "position", position_of(batch, recipe.position.column, recipe.position.max_position)
         yield "cross", _crossed(batch, recipe.position.crossed)
 
 
@@ -198,32 +196,6 @@ def times_of(batch: Batch, recipe: Recipe) -> np.ndarray:
     if times_are_bounded(recipe):
         return batch.times(recipe.data.time_ms, latest_now_ms())
     return batch.times(recipe.data.time_ms, bounded=False, missing=UNKNOWN_MS)
-
-
-def _label(batch: Batch, name: str, recipe: Recipe) -> np.ndarray:
-    column = source_column(name)
-    label = batch.labels(column)
-    if column != name:
-        label = np.log1p(np.where(label >= 0, label, np.nan))
-    for kind in recipe.label_kinds[name]:
-        bad = np.flatnonzero(~kind.allows(label))
-        if len(bad):
-            value = batch.raw(column).tolist()[bad[0]]
-            message = f"label '{name}' must be {kind.label_rule} in every row of the split, found {value!r}"
-            raise batch.error(column, message, int(bad[0]))
-    return label.astype(np.float32)
-
-
-def _weight(batch: Batch, column: str) -> np.ndarray:
-    """The weight of each impression, float32 `[n]`. Raises TableError for one that is negative or not finite."""
-    with np.errstate(over="ignore"):
-        weight = batch.numbers(column).astype(np.float32)
-    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
-    if len(bad):
-        value = batch.raw(column).tolist()[bad[0]]
-        rule = "a finite number of at least 0 in every row of the split"
-        raise batch.error(column, f"weight '{column}' must be {rule}, found {value!r}", int(bad[0]))
-    return weight
 
 
 def _fingerprint(encoded: dict[str, np.ndarray]) -> np.ndarray:

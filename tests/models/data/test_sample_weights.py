@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -51,6 +52,51 @@ def test_a_weight_that_is_none_is_refused_by_column_and_row(tiny_recipe, weighed
     pattern = f"weight 'w' must be a finite number of at least 0 in every row of the split, found {value!r} (row 701)"
     with pytest.raises(RecipeError, match=re.escape(pattern)):
         open_data(tiny_recipe(weighed, {"data.weight": "w"}), tmp_path / "cache")
+
+
+TIMES = {
+    "datetime64[ms]": "timestamp[ms]",
+    "datetime64[ns]": "timestamp[ns]",
+    "datetime64[us, UTC]": "timestamp[us, tz=UTC]",
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+@pytest.mark.parametrize(
+    ("role", "changes"),
+    [
+        ("weight", {"data.weight": "shown"}),
+        ("weight", {"data.task_weights": {"pctr": "shown"}}),
+        ("label", {"tasks": [CLICK | {"kind": "value", "label": "shown"}], "extra_evaluations": []}),
+        ("label", {"tasks": [CLICK | {"kind": "value", "label": "log1p(shown)"}], "extra_evaluations": []}),
+        ("position", {"position": {"column": "shown", "head": "pctr"}}),
+    ],
+)
+def test_a_time_is_no_weight_label_or_position(tiny_recipe, weighed, tmp_path, kind, role, changes):
+    """A timestamp is read as milliseconds, so a weight of it would count later impressions more."""
+    shown = pd.to_datetime(weighed["impressions"].time_ms, unit="ms")
+    weighed["impressions"]["shown"] = shown.dt.tz_localize("UTC").astype(kind) if "UTC" in kind else shown.astype(kind)
+    pattern = f"impressions.parquet (impressions): {role} 'shown' must be a number, not a time; the column has the type"
+    with pytest.raises(RecipeError, match=re.escape(f"{pattern} {TIMES[kind]}")):
+        open_data(tiny_recipe(weighed, changes), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (
+            np.array([1, 2, 3], "timedelta64[ns]"),
+            "column 'odd' has the type duration[ns], but must be text, integer, number",
+        ),
+        ([True, False, True], "column odd: a numeric value is a number or null, not bool; it holds True"),
+        (["1", "2", "3"], "column odd: a numeric value is a number or null, not str; it holds '1'"),
+    ],
+)
+def test_a_duration_a_truth_value_and_a_text_are_no_weights(tiny_recipe, weighed, tmp_path, values, problem):
+    n = len(weighed["impressions"])
+    weighed["impressions"]["odd"] = pd.Series(values).take(np.arange(n) % 3).to_numpy()
+    with pytest.raises(RecipeError, match=re.escape(problem)):
+        open_data(tiny_recipe(weighed, {"data.weight": "odd"}), tmp_path / "cache")
 
 
 def test_a_column_that_is_missing_is_refused_by_its_key(tiny_recipe, weighed, tmp_path):
