@@ -24,13 +24,14 @@ _DOCUMENTS = (ROLLOUT_FILE, FUSION_FILE, RULES_FILE)
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What to rank. `top_k` None: all candidates. `timestamp` is the time to rank as of, in milliseconds.
+    """What to rank. `top_k` None: all candidates. `timestamp` is the time to rank as of, in milliseconds; None: that
+    at which the run was begun.
 
     `user_outputs` names outputs of the graph with a vector per user, which are written too. `profile` and
     `rules` name a fusion profile and a list of rules in place of the scene's; empty `rules` are none.
     """
 
-    timestamp: int
+    timestamp: int | None
     top_k: int | None = None
     scene: str | None = None
     context: dict[str, Any] = field(default_factory=dict)
@@ -92,9 +93,9 @@ def documents_of(settings: Settings) -> dict[str, Any]:
 
 
 def recorded_timestamp(out: Path) -> int | None:
-    """Return the time of the run that was begun in a folder; None if there is none. Raises BatchError."""
+    """Return the time of the run that goes on in a folder; None if it has written nothing yet. Raises BatchError."""
     document = _read(out / JOB_FILE)
-    return None if document is None else int(document["options"]["timestamp"])
+    return int(document["options"]["timestamp"]) if document is not None and _written(out) else None
 
 
 def begin_or_continue(job: BatchJob) -> None:
@@ -102,7 +103,7 @@ def begin_or_continue(job: BatchJob) -> None:
     # The detour through JSON makes equal what a file can hold: lists for tuples.
     document = json.loads(json.dumps(job.document()))
     begun = _read(job.out / JOB_FILE)
-    written = sorted(path.name for pattern in _WRITTEN for path in job.out.glob(pattern))
+    written = _written(job.out)
     if begun is None and written:
         # Without its description nobody knows what a partition holds, so it must not count as one of this run.
         problem = f"has files of another run, such as {written[0]}, and no {JOB_FILE} that describes it"
@@ -119,6 +120,11 @@ def begin_or_continue(job: BatchJob) -> None:
                 f"{job.out}: another run was begun here; changed since: {', '.join(changed)}. "
                 "Continue it as it was begun, or give another folder"
             )
+
+
+def _written(out: Path) -> list[str]:
+    """The names of the partitions in a folder, sorted."""
+    return sorted(path.name for pattern in _WRITTEN for path in out.glob(pattern))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
 from batch.errors import BatchError
-from batch.job import BatchJob, BatchOptions, begin_or_continue, state_of
+from batch.job import BatchJob, BatchOptions, begin_or_continue, recorded_timestamp, state_of
 from batch.partition import BatchCounts, path_of, read_counts, remove_leftovers
 from batch.scorer import ScorerStart
+from batch.user_outputs import read_users, user_path
 from batch.users import Partition, open_users
 from features.files.writing import write_whole
+from service.clock import now_ms
 from service.files import exclusive_lock
 from service.settings import Settings
 
@@ -64,14 +66,15 @@ def score(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive_lock(out / ".lock", 0):
-            # Only the same run may continue in a folder.
+            # Only the same run may continue in a folder, as of the time at which it was begun.
+            options = replace(options, timestamp=options.timestamp or recorded_timestamp(out) or now_ms())
             job = BatchJob(out, options, state_of(settings, tables))
             begin_or_continue(job)
             remove_leftovers(out)
             (out / DONE_FILE).unlink(missing_ok=True)
             # Score what is missing.
             progress = BatchProgress(table.table.rows)
-            missing = _missing(out, table.partitions(options.partition_users), progress)
+            missing = _missing(job, table.partitions(options.partition_users), progress)
             for counts in runner(ScorerStart(job, settings, table.shared), missing):
                 progress.now += counts
                 report(progress.line())
@@ -82,13 +85,32 @@ def score(
     return total
 
 
-def _missing(out: Path, partitions: Iterator[Partition], progress: BatchProgress) -> Iterator[Partition]:
+def _missing(job: BatchJob, partitions: Iterator[Partition], progress: BatchProgress) -> Iterator[Partition]:
     """Yield the partitions that are not written yet, and count the others."""
     for partition in partitions:
-        counts = read_counts(path_of(out, partition.number))
+        counts = _counts_of(job, partition)
         if counts is None:
             yield partition
-        elif counts.users != len(partition):
-            raise BatchError(f"{path_of(out, partition.number)} has the users of another run")
         else:
             progress.before += counts
+
+
+def _counts_of(job: BatchJob, partition: Partition) -> BatchCounts | None:
+    """The counts of a partition; None if a file of it is missing. Raises BatchError for one of another run."""
+    rankings = path_of(job.out, partition.number)
+    counts = read_counts(rankings)
+    if counts is None:
+        return None
+    users = {rankings: counts.users}
+    if job.options.user_outputs:
+        vectors = user_path(job.out, partition.number)
+        number = read_users(vectors)
+        if number is None:
+            # Otherwise a run that is killed between the two files leaves vectors of now with rankings of before.
+            rankings.unlink()
+            return None
+        users[vectors] = number
+    for path, number in users.items():
+        if number != len(partition):
+            raise BatchError(f"{path} has the users of another run")
+    return counts

@@ -43,6 +43,16 @@ def user_path(out: Path, number: int) -> Path:
     return out / _NAME.format(number)
 
 
+def read_users(path: Path) -> int | None:
+    """Return the number of users in such a file; None if it is not written yet. Raises BatchError for a damaged one."""
+    if not path.exists():
+        return None
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise BatchError(f"{path}: not the users of a partition ({error}); remove it to write it again") from None
+
+
 def write_users(path: Path, ranked: Sequence[RankedUser]) -> None:
     """Write one row per user: `user_id`, a list of float32 per output, `model`, `degraded`. Raises OSError."""
     names = list(ranked[0].outputs) if ranked else []

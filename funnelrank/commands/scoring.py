@@ -84,15 +84,14 @@ def score(
     """
     from functools import partial
 
-    from batch.job import BatchOptions, recorded_timestamp
+    from batch.job import BatchOptions
     from batch.pool import score_in_processes
     from batch.run import Runner
     from batch.run import score as run
-    from service.clock import now_ms
 
     settings = settings_from_environment()
     options = BatchOptions(
-        timestamp or recorded_timestamp(out) or now_ms(),
+        timestamp,
         top_k,
         scene,
         _context(context),

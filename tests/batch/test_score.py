@@ -31,6 +31,7 @@ from synthetic_bundle import go_live, publish
 
 from batch.errors import BatchError
 from batch.users import open_users
+from service.clock import now_ms
 from service.files import exclusive_lock
 from service.sample.embedded_redis import EmbeddedRedis
 from tables.files import objects
@@ -207,6 +208,47 @@ def test_a_description_of_something_else_is_refused(stored: SimpleNamespace, tmp
     (tmp_path / "out" / "job.json").write_text(text)
     with pytest.raises(BatchError, match=r"job\.json describes no batch run"):
         score_here(stored.settings, users, tmp_path / "out")
+
+
+def test_a_second_command_is_refused_while_the_first_one_runs(stored: SimpleNamespace, tmp_path: Path) -> None:
+    """Two processes of the command, which import the service: that is what takes seconds."""
+    lists = {f"u{user}": [str(i) for i in range(100)] for user in range(40)}
+    users = write_users(tmp_path / "users.parquet", lists)
+    out = tmp_path / "out"
+    arguments = ["--users", users, "--partition-users", 10, "--processes", 1, "--top-k", 5, "--out", out]
+    command, environment = command_of(stored.settings, *arguments)
+    with child(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as first:
+        wait_until((out / "job.json").exists)
+        first.send_signal(signal.SIGSTOP)
+        second = score_by_command(stored.settings, *arguments)
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(60) == 0
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr == f"error: {out}: another run writes here\n"
+    assert {user: [row["rank"] for row in rows] for user, rows in rankings(out).items()} == {
+        user: [1, 2, 3, 4, 5] for user in lists
+    }
+
+
+def test_a_run_without_a_time_ranks_as_of_its_begin_also_when_it_is_continued(
+    stored: SimpleNamespace, tmp_path: Path
+) -> None:
+    users = write_users(tmp_path / "users.parquet", {f"u{user}": ["1", "2"] for user in range(4)})
+    out = tmp_path / "out"
+    before = now_ms()
+    score_here(stored.settings, users, out, partition_users=2, timestamp=None)
+    begun = json.loads((out / "job.json").read_text())["options"]["timestamp"]
+    assert before <= begun <= now_ms()
+    (out / "part-000001.parquet").unlink()
+    wait_until(lambda: now_ms() > begun)
+    score_here(stored.settings, users, out, partition_users=2, timestamp=None)
+    assert json.loads((out / "job.json").read_text())["options"]["timestamp"] == begun
+    assert len(rankings(out)) == 4
+    # What has no partition is no run that goes on.
+    for path in out.glob("part-*.parquet"):
+        path.unlink()
+    score_here(stored.settings, users, out, partition_users=2, timestamp=None)
+    assert json.loads((out / "job.json").read_text())["options"]["timestamp"] > begun
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from batch_runs import filled, rankings, score_by_command, score_here, write_users
+from small_disk import files_of_at_most
 from synthetic_bundle import go_live, publish, with_vectors
 
 from batch.errors import BatchError
@@ -69,6 +70,51 @@ def test_a_run_without_the_vectors_is_another_run(stored: SimpleNamespace, tmp_p
     assert sorted(vectors_in(out)) == ["u0", "u1", "u2", "u3"] and list(out.glob(".users-*")) == []
     with pytest.raises(BatchError, match="another run was begun here; changed since: user_outputs"):
         score_here(stored.settings, users, out, partition_users=2)
+
+
+def test_a_partition_whose_users_were_removed_is_written_again(stored: SimpleNamespace, tmp_path: Path) -> None:
+    users = write_users(tmp_path / "users.parquet", {f"u{user}": ["1", "2"] for user in range(4)})
+    out = tmp_path / "out"
+    options = {"partition_users": 2, "user_outputs": (OUTPUT,)}
+    first = score_here(stored.settings, users, out, **options)
+    vectors = vectors_in(out)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    (out / "users-000001.parquet").unlink()
+    second = score_here(stored.settings, users, out, **options)
+    assert (second.users, second.pairs, second.rows) == (first.users, first.pairs, first.rows)
+    assert vectors_in(out) == vectors and len(vectors) == 4
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    # Both files of the partition are of one moment, and the other partition stays.
+    assert {name for name in before if after[name] != before[name]} == {"part-000001.parquet", "users-000001.parquet"}
+
+
+def test_rankings_of_before_never_stand_beside_vectors_of_now(stored: SimpleNamespace, tmp_path: Path) -> None:
+    users = write_users(tmp_path / "users.parquet", {f"u{user}": [str(i) for i in range(800)] for user in range(6)})
+    out = tmp_path / "out"
+    options = {"partition_users": 3, "user_outputs": (OUTPUT,)}
+    score_here(stored.settings, users, out, **options)
+    (out / "users-000001.parquet").unlink()
+    with files_of_at_most(8000), pytest.raises(OSError, match="File too large"):
+        score_here(stored.settings, users, out, **options)
+    assert sorted(path.name for path in out.glob("*.parquet")) == [
+        "part-000000.parquet",
+        "users-000000.parquet",
+        "users-000001.parquet",
+    ]
+    assert score_here(stored.settings, users, out, **options).users == 6
+
+
+def test_users_that_are_damaged_or_of_another_run_are_refused(stored: SimpleNamespace, tmp_path: Path) -> None:
+    users = write_users(tmp_path / "users.parquet", {f"u{user}": ["1"] for user in range(3)})
+    out = tmp_path / "out"
+    options = {"partition_users": 2, "user_outputs": (OUTPUT,)}
+    score_here(stored.settings, users, out, **options)
+    shutil.copy(out / "users-000001.parquet", out / "users-000000.parquet")
+    with pytest.raises(BatchError, match=r"users-000000\.parquet has the users of another run"):
+        score_here(stored.settings, users, out, **options)
+    (out / "users-000000.parquet").write_bytes(b"half")
+    with pytest.raises(BatchError, match=r"users-000000\.parquet: not the users of a partition .*; remove it to write"):
+        score_here(stored.settings, users, out, **options)
 
 
 @pytest.mark.parametrize(
