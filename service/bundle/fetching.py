@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ from features.files.writing import write_whole
 from service.bundle.manifest import MANIFEST_FILE, TABLES_FILE
 from service.bundle.signature import SIGNATURE_FILE
 from service.files import exclusive_lock
-from service.objects.answers import ObjectStoreAway
+from service.objects.answers import ObjectStoreAway, StoredObject, plain_tag
 from service.objects.copies import objects_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ log = logging.getLogger("funnelrank.bundle")
 NOT_FETCHED: Final = "bundle_not_fetched"
 FETCHING: Final = ".fetching-"
 _MANIFESTS = ".manifests"  # of versions that were listed and not fetched
+_TAG = ".etag"  # beside a manifest: the plain ETag that it had in the store
 _TURN_SECONDS = 600.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_NAME_BYTES = 200  # file systems end at 255, and temporary files have longer names
@@ -90,7 +92,7 @@ def fetch(folder: Path) -> None:
             signature = source.signature(manifest.content)
             if signature is not None:
                 write_whole(aside / SIGNATURE_FILE, signature)
-            write_whole(aside / MANIFEST_FILE, manifest.content)
+            _save_manifest(aside, manifest)
             aside.chmod(0o755)
             aside.rename(folder)
         finally:
@@ -123,22 +125,54 @@ def put_signature(folder: Path) -> None:
         source.objects.put(name, (folder / SIGNATURE_FILE).read_bytes())
 
 
-def fetched_manifest(folder: Path) -> Path:
+def fetched_manifest(folder: Path, tag: str = "") -> Path:
     """Return the folder of a published version with its manifest, which alone is fetched unless all is there.
 
-    Raises OSError.
+    `tag` is the plain ETag of the manifest in the store, if it is known: one that was fetched with this tag is not
+    fetched again. Raises OSError.
     """
     source = _source_of(folder)
     if source is None or folder.is_dir():
         return folder
     alone = folder.parent.parent / _MANIFESTS / source.place
-    if not (alone / MANIFEST_FILE).exists():
+    # A version that was deleted and published again has another manifest.
+    if not tag or _tag_of(alone) != tag:
         manifest = source.objects.look(f"{source.place}/{MANIFEST_FILE}").stored
         if manifest is None:
             return folder
         alone.mkdir(parents=True, exist_ok=True)
-        write_whole(alone / MANIFEST_FILE, manifest.content)
+        _save_manifest(alone, manifest)
     return alone
+
+
+def was_replaced(folder: Path, tag: str) -> bool:
+    """Whether a version was published again since it was fetched: its manifest, now of the plain ETag `tag`, is
+    another one. False if the store does not tell.
+    """
+    source = _source_of(folder)
+    if source is None or not tag or not folder.is_dir() or _tag_of(folder) == tag:
+        return False
+    # The publisher's own copy has no tag, and a manifest that was put again as it was has a new one.
+    with suppress(OSError):
+        manifest = source.objects.look(f"{source.place}/{MANIFEST_FILE}").stored
+        if manifest is not None and manifest.content != (folder / MANIFEST_FILE).read_bytes():
+            return True
+        if manifest is not None:
+            write_whole(folder / _TAG, plain_tag(manifest.etag).encode())
+    return False
+
+
+def _save_manifest(folder: Path, manifest: StoredObject) -> None:
+    # The tag last, so that it is never beside an older manifest.
+    write_whole(folder / MANIFEST_FILE, manifest.content)
+    write_whole(folder / _TAG, plain_tag(manifest.etag).encode())
+
+
+def _tag_of(folder: Path) -> str:
+    try:
+        return (folder / _TAG).read_text()
+    except (OSError, ValueError):
+        return ""
 
 
 def put_version(folder: Path, aside: Path, files: Mapping[str, str]) -> None:
@@ -165,6 +199,17 @@ def is_published(folder: Path) -> bool:
     if source is None or folder.exists():
         return folder.exists()
     return source.objects.size_of(f"{source.place}/{MANIFEST_FILE}") is not None
+
+
+def versions_in(folder: Path) -> dict[str, str]:
+    """The versions in a model's folder by name, each with the plain ETag of its manifest, "" where that is unknown.
+
+    Raises OSError.
+    """
+    objects = objects_of(folder.parent)
+    if objects is not None:
+        return dict(sorted(objects.manifests(folder.name, MANIFEST_FILE).items()))
+    return dict.fromkeys(names_in(folder), "")
 
 
 def names_in(folder: Path) -> list[str]:

@@ -4,16 +4,18 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from service.bundle.fetching import NOT_FETCHED, fetched_manifest, names_in
+from service.bundle.fetching import NOT_FETCHED, fetched_manifest, names_in, versions_in, was_replaced
 from service.bundle.manifest import BundleName, Manifest, Version
 from service.bundle.verify import BundleRejected, read_manifest
 from service.objects.copies import objects_of
 
+_REPLACED = "version_replaced: published again since this host fetched it, and the host has what was published before"
 _READERS = 32  # manifests that are fetched at once: an object store takes tens of milliseconds for each
 _NAME: TypeAdapter[str] = TypeAdapter(BundleName)
 _VERSION: TypeAdapter[str] = TypeAdapter(Version)
@@ -43,21 +45,36 @@ class PublishedVersion:
     problem: str | None
 
 
+@dataclass(frozen=True)
+class RegistryList:
+    """The versions in the registry, and why those of some models are missing."""
+
+    versions: tuple[PublishedVersion, ...]
+    problems: tuple[str, ...]
+
+
 def folder_of(registry: Path, target: Target) -> Path:
     return registry / target.name / target.version
 
 
-def published(registry: Path, trusted_keys: Path | None = None) -> list[PublishedVersion]:
-    """List every version in the registry, by name and version. Raises OSError if its names cannot be read."""
+def published(registry: Path, trusted_keys: Path | None = None) -> RegistryList:
+    """List every version in the registry, by name and version. Raises OSError if the models cannot be listed."""
     with _mapping(registry) as mapped:
         names = [*_fitting(names_in(registry), _NAME)]
-        versions_by_name = mapped(lambda name: [*_fitting(names_in(registry / name), _VERSION)], names)
-        targets = [
-            Target(name=name, version=version)
-            for name, versions in zip(names, versions_by_name, strict=True)
-            for version in versions
-        ]
-        return [*mapped(lambda target: _read(registry, target, trusted_keys), targets)]
+        models = [*mapped(partial(_versions_of, registry), names)]
+        targets = [target for tags, _ in models for target in tags]
+        tags_of_targets = [tag for tags, _ in models for tag in tags.values()]
+        versions = mapped(partial(_read, registry, trusted_keys), targets, tags_of_targets)
+        return RegistryList(tuple(versions), tuple(problem for _, problem in models if problem))
+
+
+def _versions_of(registry: Path, name: str) -> tuple[dict[Target, str], str]:
+    """The versions of a model with the ETags of their manifests, and why they cannot be listed, empty if they can."""
+    try:
+        tags = versions_in(registry / name)
+    except OSError as error:
+        return {}, f"the versions of {name} cannot be listed: {error.strerror}"
+    return {Target(name=name, version=version): tags[version] for version in _fitting(tags, _VERSION)}, ""
 
 
 @contextmanager
@@ -73,10 +90,13 @@ def _mapping(registry: Path) -> Iterator[Any]:
         yield pool.map
 
 
-def _read(registry: Path, target: Target, trusted_keys: Path | None) -> PublishedVersion:
+def _read(registry: Path, trusted_keys: Path | None, target: Target, tag: str) -> PublishedVersion:
     """Read one manifest. One that the store does not give is a problem of its version, not of the whole list."""
+    folder = folder_of(registry, target)
     try:
-        folder = fetched_manifest(folder_of(registry, target))
+        if was_replaced(folder, tag):
+            return PublishedVersion(target, None, f"{_REPLACED}; remove {folder}, or publish under another number")
+        folder = fetched_manifest(folder, tag)
         return PublishedVersion(target, read_manifest(folder, trusted_keys), None)
     except BundleRejected as error:
         return PublishedVersion(target, None, str(error))

@@ -32,3 +32,8 @@ class Look:
 
     changed: bool
     stored: StoredObject | None = None
+
+
+def plain_tag(tag: str) -> str:
+    """An ETag as lists and reads give it alike: Azure's lists have no quotes, and reads add Google's generation."""
+    return tag.partition(" ")[0].strip('"')

@@ -29,6 +29,7 @@ from obstore.exceptions import (
 from features.files.object_errors import in_one_line
 from service.addresses.registry_address import GOOGLE, store_address
 from service.objects.answers import Look, ObjectStoreAway, ReplacedMeanwhile, StoredObject
+from service.objects.lists import folder_names, manifest_tags
 from service.objects.opening import open_objects
 
 FILES: Final = ".files"
@@ -187,8 +188,14 @@ class RegistryObjects:
 
     def folders(self, prefix: str = "") -> Sequence[str]:
         """Return the names of the folders directly below a prefix, sorted. Raises ObjectStoreAway."""
-        listed = self._answered(prefix, lambda: obstore.list_with_delimiter(self._store, prefix or None))
-        return sorted(str(path).rpartition("/")[2] for path in listed["common_prefixes"])
+        return self._answered(prefix, lambda: folder_names(self._store, prefix))
+
+    def manifests(self, name: str, file: str) -> Mapping[str, str]:
+        """Return the folders below a folder, each with the plain ETag of its object `file`, "" if that is unknown.
+
+        Raises ObjectStoreAway.
+        """
+        return self._answered(name, lambda: manifest_tags(self._store, name, file))
 
     def _answered(self, name: str, call: Callable[[], Answer], answers: tuple[type[Exception], ...] = ()) -> Answer:
         """Make a call until the store answers it: 429, 5xx and lost connections are tried again after a pause.

@@ -154,8 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self._faulty(""):
             return
         prefix = query.get("prefix", [""])[0]
+        # S3 and Google Cloud Storage begin behind this name, Azure has no such parameter.
+        after = query.get("start-after", [""])[0]
         with self.store.lock:
-            keys = [key for key in self.store.objects if key.startswith(prefix)]
+            keys = [key for key in self.store.objects if key.startswith(prefix) and key > after]
             versions = {key: self.store.objects.version(key) for key in keys}
         folders: set[str] = set()
         objects: dict[str, StoredVersion] = {}

@@ -121,7 +121,8 @@ async def models(worker: Worker) -> dict[str, Any]:
 def _of_registry(settings: Settings) -> dict[str, Any]:
     """The published versions in the registry. Raises OSError."""
     entries = []
-    for version in published(settings.registry, settings.trusted_keys):
+    listed = published(settings.registry, settings.trusted_keys)
+    for version in listed.versions:
         entry: dict[str, Any] = {"name": version.target.name, "version": version.target.version}
         manifest = version.manifest
         if manifest is None:
@@ -132,7 +133,12 @@ def _of_registry(settings: Settings) -> dict[str, Any]:
             entry["tasks"] = [{"name": task.name, "kind": task.kind} for task in manifest.tasks]
             entry["fingerprint"] = manifest.fingerprint
         entries.append(entry)
+    overview: dict[str, Any] = {"published": entries}
+    problems = list(listed.problems)
     try:
-        return {"published": entries, "rollout": read_rollout(settings.registry).model_dump(mode="json")}
+        overview["rollout"] = read_rollout(settings.registry).model_dump(mode="json")
     except RolloutUnreadable as error:
-        return {"published": entries, "problem": str(error)}
+        problems.append(str(error))
+    if problems:
+        overview["problem"] = "; ".join(problems)
+    return overview

@@ -1,5 +1,6 @@
 """Tests versions in a bucket: published by one of several publishers, whole or not at all, and fetched as they are."""
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from object_store import PREFIX, ObjectStore
 from export.publish import PublishError, next_version, publish
 from export.sign import sign_bundle
 from service.bundle.loading import load_bundle
+from service.bundle.manifest import Manifest
 from service.bundle.registry import published as listed
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
 
@@ -80,7 +82,7 @@ def test_a_store_that_fails_meanwhile_has_nothing_half_published(
     assert MANIFEST not in bucket.names()
     bucket.fault = lambda _method, _key: None
     for registry in hosts:
-        assert listed(registry) == []
+        assert listed(registry).versions == ()
         assert not (registry / "synthetic" / "1").exists()
         with pytest.raises(BundleRejected, match=f"bundle_missing: {bucket.uri}/{MANIFEST} does not exist"):
             read_manifest(registry / "synthetic" / "1")
@@ -157,13 +159,13 @@ def test_all_versions_are_listed_and_none_is_fetched(hosts: tuple[Path, Path], b
     for version in ("1", "2", "10"):
         published(hosts[0], version)
     bucket.objects[f"{PREFIX}synthetic/3/manifest.json"] = b"{"
-    versions = {str(one.target): one for one in listed(hosts[1])}
+    versions = {str(one.target): one for one in listed(hosts[1]).versions}
     assert set(versions) == {"synthetic/1", "synthetic/10", "synthetic/2", "synthetic/3"}
     assert "manifest_invalid" in (versions["synthetic/3"].problem or "")
     assert not (hosts[1] / "synthetic").exists()
     before = len(bucket.requests)
-    assert len(listed(hosts[1])) == 4
-    # Manifests never change, so the names alone are asked for.
+    assert len(listed(hosts[1]).versions) == 4
+    # The lists say that no manifest has changed, so nothing else is asked for.
     assert {request[1] for request in bucket.requests[before:]} == {""}
     assert next_version(hosts[1], "synthetic") == "11"
 
@@ -174,13 +176,97 @@ def test_a_manifest_that_the_store_refuses_is_a_problem_of_its_version_alone(
     for version in ("1", "2", "3"):
         published(hosts[0], version)
     bucket.fault = lambda method, key: 403 if key.endswith("synthetic/2/manifest.json") else None
-    first, refused, last = listed(hosts[1])
+    first, refused, last = listed(hosts[1]).versions
     assert [first.problem, last.problem] == [None, None]
     assert refused.manifest is None
     assert f"bundle_not_fetched: {bucket.uri}/synthetic/2/manifest.json" in (refused.problem or "")
     # The refusal is not remembered.
     bucket.fault = lambda _method, _key: None
-    assert [one.problem for one in listed(hosts[1])] == [None] * 3
+    assert [one.problem for one in listed(hosts[1]).versions] == [None] * 3
+
+
+def test_a_version_that_was_deleted_and_published_again_is_listed_as_it_is(
+    hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
+) -> None:
+    before = read_manifest(published(hosts[0], "1"))
+    assert [one.manifest for one in listed(hosts[1]).versions] == [before]
+    other = republish(bucket, tmp_path)
+    (after,) = listed(hosts[1]).versions
+    assert after.manifest == other != before
+    # Listed once more, it is not asked for again.
+    asked = bucket.count("GET", MANIFEST)
+    assert listed(hosts[1]).versions == (after,)
+    assert bucket.count("GET", MANIFEST) == asked
+
+
+def test_a_version_that_was_published_again_after_it_was_fetched_has_a_problem_that_says_so(
+    hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
+) -> None:
+    """What this host would serve is not what the others serve."""
+    published(hosts[0], "1")
+    fetched = hosts[1] / "synthetic" / "1"
+    before = read_manifest(fetched)
+    assert [one.manifest for registry in hosts for one in listed(registry).versions] == [before] * 2
+    other = republish(bucket, tmp_path)
+    for registry in hosts:
+        (one,) = listed(registry).versions
+        assert one.manifest is None
+        assert (one.problem or "").startswith("version_replaced: published again since this host fetched it")
+        assert f"remove {registry / 'synthetic' / '1'}, or publish under another number" in (one.problem or "")
+    # The advice helps.
+    shutil.rmtree(fetched)
+    (one,) = listed(hosts[1]).versions
+    assert one.manifest == other
+    assert read_manifest(fetched) == other
+
+
+def test_a_manifest_that_was_put_again_as_it_was_is_no_other_one(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
+    published(hosts[0], "1")
+    manifest = read_manifest(hosts[1] / "synthetic" / "1")
+    bucket.objects[PREFIX + MANIFEST] = bucket.objects[PREFIX + MANIFEST]
+    for registry in hosts:
+        assert [one.manifest for one in listed(registry).versions] == [manifest]
+    # What a host has is listed also if the store does not give the manifest.
+    bucket.objects[PREFIX + MANIFEST] = bucket.objects[PREFIX + MANIFEST]
+    bucket.fault = lambda method, key: 403 if key.endswith("manifest.json") else None
+    assert [one.manifest for one in listed(hosts[1]).versions] == [manifest]
+
+
+def republish(bucket: ObjectStore, folder: Path) -> Manifest:
+    """Delete version 1, and publish another one under its number from a third host; return its manifest."""
+    for key in [key for key in bucket.objects if key.startswith(f"{PREFIX}synthetic/1/")]:
+        del bucket.objects[key]
+    return read_manifest(published(host(folder, "c", bucket.uri), "1", bias=1.0))
+
+
+@pytest.mark.parametrize("bad", ["synthetic//x", "synthetic/../x", "synthetic/1/a//b", "/x", "../x"])
+def test_a_name_that_the_client_cannot_read_hides_no_other_model(
+    hosts: tuple[Path, Path], bucket: ObjectStore, bad: str
+) -> None:
+    published(hosts[0], "1")
+    published(hosts[0], "2")
+    bucket.objects[f"{PREFIX}other/7/manifest.json"] = b"{"
+    names = ["other/7", "synthetic/1", "synthetic/2"]
+    assert [str(one.target) for one in listed(hosts[1]).versions] == names
+    bucket.objects[PREFIX + bad] = b""
+    refusal = rf'Path "{PREFIX}{re.escape(bad)}".*; rename or remove the object'
+    # Azure cannot begin a list behind the name; a name below a version is in no list of folders.
+    azure = bucket.dialect.scheme == "az"
+    if azure and not bad.startswith("synthetic"):
+        with pytest.raises(OSError, match=refusal):
+            listed(hosts[1])
+        return
+    registry = listed(hosts[1])
+    if azure and not bad.startswith("synthetic/1"):
+        assert [str(one.target) for one in registry.versions] == names[:1]
+        (problem,) = registry.problems
+        assert re.fullmatch(
+            rf"the versions of synthetic cannot be listed: {bucket.uri}/synthetic: .*{refusal}", problem
+        )
+    else:
+        assert [str(one.target) for one in registry.versions] == names
+        assert registry.problems == ()
+        assert next_version(hosts[1], "synthetic") == "3"
 
 
 def test_a_signature_is_followed_after_the_version_was_fetched(
@@ -213,7 +299,7 @@ def test_manifests_are_read_side_by_side(hosts: tuple[Path, Path], bucket: Objec
             together.wait(timeout=60)
 
     bucket.fault = answered_together
-    versions = listed(hosts[1])
+    versions = listed(hosts[1]).versions
     names = [f"synthetic/{version}" for version in sorted(map(str, range(1, 17)))]
     assert [str(one.target) for one in versions] == names
     assert [one.problem for one in versions] == [None] * 16
