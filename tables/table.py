@@ -149,17 +149,35 @@ class Table:
         return kinds.other_than_text
 
     def as_stored(self, needed: Collection[str] = ()) -> pa.Table:
-        """Read the whole Parquet table of one file in the types of its file, for commands that copy or cut tables.
+        """Read the whole table in the types of its Parquet files, or as text of a CSV, for commands that copy tables.
 
-        Raises TableError if a column of `needed` is missing, and for anything that cannot be read.
+        Integers become floats, and a column without values any type, if another file has them so. The columns of a
+        partition are text. Raises TableError if a column of `needed` is missing, and for anything that cannot be read.
         """
         self.require(dict.fromkeys(needed, "the data set's own format"))
-        (file,) = self.files
+        parts = []
+        for file in self.files:
+            try:
+                part = _whole(file)
+            except UNREADABLE as error:
+                raise self._unreadable(file, error) from None
+            for name, value in file.partition.items():
+                part = part.append_column(name, pa.repeat(pa.scalar(value, pa.string()), part.num_rows))
+            parts.append(part)
         try:
-            with file.source() as source, pq.ParquetFile(source) as parquet:
-                return parquet.read()
-        except UNREADABLE as error:
-            raise self._unreadable(file, error) from None
+            return pa.concat_tables(parts, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise unreadable(error, self.path, self.role) from None
+
+
+def _whole(file: TableFile) -> pa.Table:
+    """All rows of a file. Raises what pyarrow raises."""
+    if file.is_csv:
+        columns = [name for name in file.columns if name not in file.partition]
+        schema = pa.schema([pa.field(name, pa.string()) for name in columns])
+        return pa.Table.from_batches([batch.cast(schema) for batch in csv_files.batches(file, columns)], schema)
+    with file.source() as source, pq.ParquetFile(source) as parquet:
+        return parquet.read()
 
 
 def _family_in(file: TableFile, column: str) -> str | None:

@@ -235,3 +235,24 @@ def test_a_folder_under_the_default_name_is_the_table(tmp_path: Path, named: str
     assert table is not None
     assert [value for batch in table.batches(["item_id"]) for value in batch.ids("item_id")] == ["0", "1", "2"]
     assert existing(str(tmp_path), "items.parquet") == str(folder)
+
+
+def test_a_whole_table_is_copied_as_its_files_have_it(tmp_path: Path) -> None:
+    typed = {"item_id": pa.array([1, 2], pa.int32()), "kind": pa.array(["a", "b"]).dictionary_encode()}
+    _part(tmp_path, "items/day=01/a.parquet", typed)
+    _part(tmp_path, "items/day=02/b.parquet", {"item_id": pa.array([3], pa.int64()), "price": [0.5]})
+    whole = open_table(f"{tmp_path}/items/", "items").as_stored(("item_id",))
+    assert whole.schema.field("item_id").type == pa.int64() and pa.types.is_dictionary(whole.schema.field("kind").type)
+    assert whole.to_pylist() == [
+        {"item_id": 1, "kind": "a", "day": "01", "price": None},
+        {"item_id": 2, "kind": "b", "day": "01", "price": None},
+        {"item_id": 3, "kind": None, "day": "02", "price": 0.5},
+    ]
+    # A CSV has text alone, digit by digit.
+    _part(tmp_path, "texts/day=01/a.csv", {"item_id": ["007"], "price": ["1.50"]})
+    assert open_table(f"{tmp_path}/texts", "items").as_stored().to_pylist() == [
+        {"item_id": "007", "price": "1.50", "day": "01"}
+    ]
+    _part(tmp_path, "items/day=03/c.parquet", {"item_id": [4], "price": ["dear"]})
+    with pytest.raises(TableError, match=r"items \(items\): cannot be read: .*price"):
+        open_table(f"{tmp_path}/items", "items").as_stored()
