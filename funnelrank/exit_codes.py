@@ -37,6 +37,7 @@ REFUSALS = frozenset(
         ("models", "RecipeError"),
         ("models", "ReplayError"),
         ("models", "RunError"),
+        ("models", "VectorsError"),
         ("redis", "RedisError"),
         ("service", "BundleRejected"),
         ("service", "CannotStart"),
@@ -62,6 +63,7 @@ def is_refusal(error: BaseException) -> bool:
 # The extra of the project that installs a package.
 EXTRAS = {
     "duckdb": "loop",
+    "gensim": "vectors",
     "gevent": "loadtest",
     "locust": "loadtest",
     "jinja2": "train",

@@ -36,6 +36,9 @@ COMMANDS = {
     "run-sample": CommandEntry("serving:run_sample", "Serve the sample; starts a Redis if none is set."),
     "models": CommandEntry("training:models", "List the models: name, paper, tasks."),
     "prepare": CommandEntry("data:prepare", "Make the canonical tables from the files of a public data set."),
+    "item-vectors": CommandEntry(
+        "data:item_vectors", "Learn item vectors from behaviours by skip-gram, as a column of the items table."
+    ),
     "train": CommandEntry(
         "training:train",
         "Train a recipe.",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LOCKS = {
-    "test": ("demo", "train", "loadtest", "loop", "objects", "kafka", "traces", "test"),
+    "test": ("demo", "train", "vectors", "loadtest", "loop", "objects", "kafka", "traces", "test"),
     "serve": (),
     "demo": ("demo",),
     "loadtest": ("loadtest",),

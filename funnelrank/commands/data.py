@@ -1,11 +1,11 @@
-"""The commands that make or read data: `prepare`, `paths`, `simulate`."""
+"""The commands that make or read data: `prepare`, `item-vectors`, `paths`, `simulate`."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, POSITIVE, ManyValues, examples
+from funnelrank.commands.options import PATH, POSITIVE, ManyValues, examples, settings_option
 from funnelrank.exit_codes import CommandError
 
 SIMULATORS = ["selection", "funnel", "position", "transfer", "delay", "watch_time", "batch_norm"]
@@ -92,6 +92,61 @@ def _report(out: Path, make: Callable[[Path], dict[str, int]]) -> None:
     for name, count in rows.items():
         path = out / f"{name}.parquet"
         click.echo(f"{path}: {count:,} rows, {path.stat().st_size / 1e6:.2f} MB")
+
+
+@click.command(
+    epilog=examples(
+        "funnelrank item-vectors models/recipes/kuairand-dupn.yaml --out data/kuairand/items-w2v.parquet",
+        "funnelrank item-vectors my.yaml --out data/items-w2v.parquet --width 64 --min-count 20",
+    )
+)
+@click.argument("recipe", type=PATH, metavar="RECIPE.yaml")
+@click.option("--out", type=PATH, required=True, metavar="ITEMS.parquet", help="The items table to write.")
+@click.option("--column", default="w2v", show_default=True, metavar="NAME", help="Column of the vectors.")
+@click.option(
+    "--width", type=click.IntRange(1, 4096), default=32, show_default=True, metavar="N", help="Numbers of a vector."
+)
+@click.option(
+    "--window", type=POSITIVE, default=5, show_default=True, metavar="N", help="Items on each side that are neighbours."
+)
+@click.option(
+    "--min-count",
+    type=POSITIVE,
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Behaviours that an item needs to get a vector; others have null.",
+)
+@click.option("--epochs", type=POSITIVE, default=5, show_default=True, metavar="N", help="Passes over the behaviours.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, metavar="N", help="Seed.")
+@settings_option("data.dir=sample/kuairand")
+def item_vectors(
+    recipe: Path,
+    out: Path,
+    column: str,
+    width: int,
+    window: int,
+    min_count: int,
+    epochs: int,
+    seed: int,
+    overrides: tuple[str, ...],
+) -> None:
+    """Learn a vector per item from a recipe's behaviours, and write its items table with them.
+
+    A user's items in the order of time are a sentence, from which skip-gram with negative sampling (word2vec) learns.
+    Behaviours after the training part of the recipe's split are left out. A recipe reads the column as a feature
+    `{name: w2v, type: vector, width: 32}`. The extra `vectors` has the library (gensim).
+    """
+    from models.item_vectors.column import write_item_vectors
+    from models.item_vectors.skip_gram import SkipGram
+    from models.recipe import RecipeError, load_recipe, with_places
+
+    try:
+        read = load_recipe(recipe, overrides)
+        lines = write_item_vectors(read, out, column, SkipGram(width, window, min_count, epochs, seed))
+    except RecipeError as error:
+        raise with_places(error, recipe, overrides) from None
+    click.echo("\n".join(lines))
 
 
 @click.command(

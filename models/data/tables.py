@@ -13,16 +13,18 @@ from tables.files.table_file import TableFile
 Tables = dict[str, Table]
 
 
-def open_role(folder: str, role: str, name: str) -> Table:
+def open_role(folder: str, role: str, name: str, how_to_get: str | None = None) -> Table:
     """Open the table of a role: a file, or a folder, a pattern or a URI of several.
 
     If a Parquet file is missing and the folder has the CSV file, the CSV file is read. Raises RecipeError if there is
-    no file, TableError if one cannot be read.
+    no file, TableError if one cannot be read. `how_to_get`: the recipe's advice for a missing one.
     """
     place = existing(folder, name)
     if place is None:
         there = _names_in(folder)
         problem = f"no file '{name}' in {folder}; found: {', '.join(there) or 'nothing'}"
+        if how_to_get:
+            problem += f"; {how_to_get}"
         raise RecipeError(f"data.{role}: {problem}", ("data", role))
     return open_table(place, role)
 
@@ -45,7 +47,7 @@ def tables_of(recipe: Recipe, source: str) -> Tables:
     ):
         beyond_id = [f.name for f in features if f.name != id_feature]
         if name is not None:
-            tables[role] = open_role(source, role, name)
+            tables[role] = open_role(source, role, name, data.how_to_get)
         elif beyond_id:
             group = f"features.{role.removesuffix('s')}"
             problem = f"data.{role} is null, but {group} names '{beyond_id[0]}', which only that table has"
@@ -54,7 +56,7 @@ def tables_of(recipe: Recipe, source: str) -> Tables:
         if data.behaviours is None:
             problem = "data.behaviours is null, but features.behaviour needs behaviour sequences"
             raise RecipeError(problem, ("data", "behaviours"))
-        tables["behaviours"] = open_role(source, "behaviours", data.behaviours)
+        tables["behaviours"] = open_role(source, "behaviours", data.behaviours, data.how_to_get)
     if schema.counters and data.behaviours is not None and not data.served:
         tables["events"] = open_role(source, "behaviours", data.behaviours)
     return tables

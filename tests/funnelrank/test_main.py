@@ -145,6 +145,7 @@ def test_a_refusal_is_recognised_by_its_base_class() -> None:
     ("missing", "words", "advice"),
     [
         ("torch", "train x.yaml", "pip install 'funnelrank[train]'"),
+        ("gensim", "item-vectors x.yaml --out y.parquet", "pip install 'funnelrank[vectors]'"),
         ("locust", "loadtest", "pip install 'funnelrank[loadtest]'"),
         ("bench", "bench", "has no bench/"),
         ("models", "models", "has no models/"),

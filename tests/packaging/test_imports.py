@@ -81,7 +81,7 @@ def normalised(name: str) -> str:
         ("tables", ("objects",)),
         ("service", ("demo", "objects", "kafka", "traces")),
         ("batch", ("ray",)),
-        ("models", ("train",)),
+        ("models", ("train", "vectors")),
         ("export", ("train",)),
         ("loop", ("train", "loop", "objects", "kafka")),
         ("loadtest", ("loadtest",)),

@@ -14,7 +14,7 @@ LOCKS = {
     "demo": ("demo",),
     "loadtest": ("loadtest",),
     "docs": ("docs",),
-    "test": ("demo", "train", "loadtest", "loop", "test"),
+    "test": ("demo", "train", "vectors", "loadtest", "loop", "test"),
 }
 # Installed beside test.txt.
 BESIDE_TEST = {"dev": ("dev",)}

@@ -204,6 +204,7 @@ def _nothing(tables):
         ({"data.behaviours": None}, _nothing, "data.behaviours is null, but features.behaviour needs"),
         ({"data.items": None}, _nothing, "data.items is null, but features.item names 'tags'"),
         ({"data.users": "people.parquet"}, _nothing, "data.users: no file 'people.parquet'"),
+        ({"data.items": "vectors.parquet", "data.how_to_get": "make it"}, _nothing, "users.parquet; make it"),
         ({"data.users": "users.xlsx"}, _nothing, "data.users: no file 'users.xlsx'"),
         (
             {"data.split": {"by": "column", "column": "part"}},
