@@ -41,6 +41,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         small_tables(folder / name, folder / f"{name}-small")
     prepare_taobao(write_log(folder / "log"), folder / "taobao")
     simulate_log("position", 0.05, folder / "simulated-position")
+    # The vectors that one of KuaiRand's recipes reads.
+    kuairand = folder / "kuairand"
+    dupn = ROOT / "models" / "recipes" / "kuairand-dupn.yaml"
+    run("item-vectors", str(dupn), "--out", str(kuairand / "items-w2v.parquet"), "--set", f"data.dir={kuairand}")
     return {path.name: path for path in folder.iterdir()}
 
 

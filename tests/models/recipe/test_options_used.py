@@ -20,7 +20,9 @@ OF_COUNTERS = (
 )
 OF_TIMES = "no data set of ours has a time as a feature; tests/models/deriving trains one"
 OF_URLS = "no data set of ours has a URL; tests/features/test_text_parts.py sets it"
-OF_VECTORS = "no data set of ours has vectors; tests/models/data/test_vectors_served.py trains, loads and ranks them"
+OF_VECTORS = (
+    "only the vectors of word2vec are in a recipe, as they are; tests/models/data/test_vectors_served.py sets it"
+)
 OF_A_RUN = "it needs the folder of a finished run; tests/models/training/test_transfer.py sets it"
 OF_DELAYS = "the tables of the recipes have no times of conversions; the simulator `delay` trains every correction"
 IS_DEFAULT = "it is the default of the option, which is mostly left out"
@@ -31,7 +33,8 @@ EXEMPT = {
     "Categorical": OF_OWN_TABLES,
     "MultiCategorical": OF_OWN_TABLES,
     "Numeric": OF_OWN_TABLES,
-    "Vector": OF_VECTORS,
+    "Vector.project": OF_VECTORS,
+    "Vector.required": OF_VECTORS,
     "BehaviourSchema": OF_OWN_TABLES,
     "FeatureSchema": OF_OWN_TABLES,
     "RuleFeatures": OF_OWN_TABLES,
