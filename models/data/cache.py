@@ -17,6 +17,7 @@ from models.data.arrays import read_array
 from models.data.build import build
 from models.data.counting.counters import read_counters
 from models.data.encoding.encoding import Encoding, load_encoding
+from models.data.encoding.labels import refuse_times
 from models.data.encoding.packed import item_key_columns, item_numeric_columns
 from models.data.key import key_of
 from models.data.requests import read_within
@@ -149,6 +150,7 @@ def _named(recipe: Recipe, column: str | None) -> str | None:
 def _encoded(recipe: Recipe, cache: Path, earlier: Encoding | None) -> Data:
     source = data_folder(recipe.data)
     tables = tables_of(recipe, source)
+    refuse_times(recipe, tables["impressions"])
     hashes = table_hashes(tables)
     key = key_of(recipe, hashes, earlier)
     folder = cache / key

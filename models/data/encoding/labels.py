@@ -4,14 +4,13 @@ import numpy as np
 
 from models.recipe import Recipe
 from models.recipe.sections.data import source_column
-from tables import Batch
+from tables import Batch, Table, TableError
 from tables.types import family
 
 
 def label_of(batch: Batch, name: str, recipe: Recipe) -> np.ndarray:
     """The label of each impression, float32 `[n]`. Raises TableError for one that a task cannot learn."""
     column = source_column(name)
-    _refuse_times(batch, column, "label")
     label = batch.labels(column)
     if column != name:
         label = np.log1p(np.where(label >= 0, label, np.nan))
@@ -26,7 +25,6 @@ def label_of(batch: Batch, name: str, recipe: Recipe) -> np.ndarray:
 
 def weight_of(batch: Batch, column: str) -> np.ndarray:
     """The weight of each impression, float32 `[n]`. Raises TableError for one that is negative or not finite."""
-    _refuse_times(batch, column, "weight")
     with np.errstate(over="ignore"):
         weight = batch.numbers(column).astype(np.float32)
     bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
@@ -39,15 +37,25 @@ def weight_of(batch: Batch, column: str) -> np.ndarray:
 
 def position_of(batch: Batch, column: str, largest: int) -> np.ndarray:
     """The position of each impression, int32 `[n]`, at most `largest`; 0 if it is missing. Raises TableError."""
-    _refuse_times(batch, column, "position")
     position = batch.numbers(column).astype(np.float64)
     present = ~np.isnan(position) & (position >= 1)
     clipped = np.clip(np.nan_to_num(position), 1, largest)
     return np.where(present, clipped, 0).astype(np.int32)
 
 
-def _refuse_times(batch: Batch, column: str, role: str) -> None:
-    """Raise TableError for timestamps and dates: a table gives them as milliseconds, which are no such number."""
-    kind = batch.types[column]
-    if family(kind) == "time":
-        raise batch.error(column, f"{role} '{column}' must be a number, not a time; the column has the type {kind}")
+def refuse_times(recipe: Recipe, impressions: Table) -> None:
+    """Raise TableError for labels, weights and positions that are timestamps or dates.
+
+    A table gives those as milliseconds since 1970, which are no such number. The types of the files tell, so that it
+    is found whenever data is opened, also if it is encoded already.
+    """
+    roles = dict.fromkeys(map(source_column, recipe.label_columns), "label")
+    roles |= dict.fromkeys(recipe.data.weight_columns, "weight")
+    if recipe.position:
+        roles[recipe.position.column] = "position"
+    for file in impressions.files:
+        for column, role in roles.items():
+            kind = file.types.get(column)
+            if kind is not None and family(kind) == "time":
+                problem = f"{role} '{column}' must be a number, not a time; the column has the type {kind}"
+                raise TableError(problem, file.path, impressions.role, column, name=file.name)

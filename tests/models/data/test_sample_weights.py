@@ -81,6 +81,16 @@ def test_a_time_is_no_weight_label_or_position(tiny_recipe, weighed, tmp_path, k
         open_data(tiny_recipe(weighed, changes), tmp_path / "cache")
 
 
+def test_a_time_is_no_weight_either_if_an_earlier_release_has_encoded_it(tiny_recipe, weighed, tmp_path, monkeypatch):
+    weighed["impressions"]["shown"] = pd.to_datetime(weighed["impressions"].time_ms, unit="ms")
+    recipe = tiny_recipe(weighed, {"data.weight": "shown"})
+    with monkeypatch.context() as earlier:
+        earlier.setattr("models.data.cache.refuse_times", lambda *_: None)
+        assert open_data(recipe, tmp_path / "cache").parts["train"].weights.min() > 1e11
+    with pytest.raises(RecipeError, match="weight 'shown' must be a number, not a time"):
+        open_data(recipe, tmp_path / "cache")
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
