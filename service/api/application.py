@@ -11,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.access.cross_origin import CrossOrigin
 from service.api.context import CONTEXT
-from service.api.cross_origin import CrossOrigin
 from service.api.middleware import RequestMiddleware
 from service.api.openapi import describe
 from service.api.problems import (

@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.access import admitted
+from service.api.access.caller_keys import admitted
 from service.api.context import CONTEXT, RequestContext
 from service.api.problems import PROBLEM_TYPE, InternalError, envelope, presentation_of
 from service.api.services import Lifecycle, Services

@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service import errors
 from service.api import problems
-from service.api.access import needed_role
+from service.api.access.caller_keys import needed_role
 from service.api.body import JsonBody
 from service.api.problems import PROBLEM_TYPE, PROBLEMS, Problem
 from service.errors import ServiceError

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import AwareDatetime, Field
 
+from service.api.access.operators import Operator
 from service.api.fields import ResponseBody
 from service.api.openapi import OPERATOR, refuses
-from service.api.operators import Operator
 from service.api.services import Worker
 from service.callers.document import Caller, CallerRole
 from service.errors import StoreUnavailable

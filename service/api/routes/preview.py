@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
+from service.api.access.operators import Operator
 from service.api.body import JsonBody
 from service.api.fields import ResponseBody
 from service.api.openapi import BODY, OPERATOR, WORK, refuses
-from service.api.operators import Operator
 from service.api.routes.fusion import FusionRequest
 from service.api.routes.rules import RulesRequest
 from service.api.services import Services, Worker

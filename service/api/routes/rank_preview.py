@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
+from service.api.access.operators import Operator
 from service.api.body import JsonBody
 from service.api.context import CONTEXT
 from service.api.openapi import BODY, OPERATOR, WORK, refuses
-from service.api.operators import Operator
 from service.api.routes.answer import answer
 from service.api.routes.rank import query_of
 from service.api.routes.rank_bodies import RankRequest, RankResponse

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from service.api.access.operators import Operator
 from service.api.body import JsonBody
 from service.api.changes import IfMatch, Status, Uptake, edit_of, entity_tag, uptake
 from service.api.fields import Author, Reason, RequestBody, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
-from service.api.operators import Operator
 from service.api.services import Services, Worker
 from service.bundle.registry import Target
 from service.errors import UnknownModel, Unusable

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 from pydantic import ConfigDict
 
+from service.api.access.operators import Operator
 from service.api.body import JsonBody
 from service.api.changes import IfMatch, Uptake, changed_document, document_response, edit_of
 from service.api.fields import Author, Reason, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
-from service.api.operators import Operator
 from service.api.services import Services, Worker
 from service.errors import NotReady
 from service.files import STORE_PLACES, run_limited

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Query
 
 from features.keys import MAX_ID_CHARACTERS
 from features.layouts import Entity
+from service.api.access.operators import Operator
 from service.api.openapi import OPERATOR, refuses
-from service.api.operators import Operator
 from service.api.problems import NotFound
 from service.api.routes.store_answers import StoredEntity, answer
 from service.api.services import Services, Worker

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from service.api.access.operators import Operator
 from service.api.application import ROUTERS
-from service.api.operators import Operator
 from service.sample.embedded_redis import EmbeddedRedis
 from tests.service.api.routes.test_quality_http import REPORT
 

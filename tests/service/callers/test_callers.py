@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.access import admitted
+from service.api.access.caller_keys import admitted
 from service.api.problems import RateLimited
 from service.callers import callers as module
 from service.callers.callers import MOST_KEY_BYTES, Callers

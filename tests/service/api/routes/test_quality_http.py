@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from running_service import Server, serving
 
-from service.api.access import needed_role
+from service.api.access.caller_keys import needed_role
 from service.callers.document import CallerRole
 from service.sample.embedded_redis import EmbeddedRedis
 

@@ -9,7 +9,7 @@ import fresh_http
 import pytest
 import redis
 
-from service.api.access import needed_role
+from service.api.access.caller_keys import needed_role
 from service.callers.document import CallerRole
 from service.sample.embedded_redis import EmbeddedRedis
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.access import NEVER_ANONYMOUS, needed_role
+from service.api.access.caller_keys import NEVER_ANONYMOUS, needed_role
 from service.callers.document import CallerRole
 from service.metrics.metrics import Metrics
 

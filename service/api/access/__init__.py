@@ -1,0 +1,1 @@
+"""Who may call the service: keys and roles of callers, the admin token, pages of other origins."""
