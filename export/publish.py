@@ -44,10 +44,10 @@ def new_folder(registry: Path, name: str, version: str) -> Path:
     """The folder of a version that is not published yet. Raises PublishError."""
     folder = registry / name / version
     try:
-        taken = is_published(folder)
+        is_taken = is_published(folder)
     except OSError as error:
         raise PublishError(f"{shown(folder)}: {error.strerror}; nothing was published") from None
-    if taken:
+    if is_taken:
         raise _published_already(folder)
     return folder
 

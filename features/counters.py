@@ -158,19 +158,19 @@ def increments(layout: CellLayout, action: str, time_ms: int, values: Mapping[st
     """The changes that one event makes to a cell. `values` are the keys of the user, the item and its features;
     0 is a missing value, which counts as no distinct one.
     """
-    made = []
+    parts = []
     for series in layout.series:
         if action not in series.actions:
             continue
         if series.kind == TIME:
-            made.append(Increment(TIME, series.start, 1, time_ms >> 32, time_ms & 0xFFFFFFFF))
+            parts.append(Increment(TIME, series.start, 1, time_ms >> 32, time_ms & 0xFFFFFFFF))
             continue
         bucket = time_ms // series.bucket_ms
         if series.kind == BUCKETS:
-            made.append(Increment(BUCKETS, series.start + bucket % series.size, 1, bucket, 1))
+            parts.append(Increment(BUCKETS, series.start + bucket % series.size, 1, bucket, 1))
         elif values[str(series.of)]:
-            made.append(Increment(DISTINCT, series.start, series.size, values[str(series.of)] & 0xFFFFFFFF, bucket))
-    return made
+            parts.append(Increment(DISTINCT, series.start, series.size, values[str(series.of)] & 0xFFFFFFFF, bucket))
+    return parts
 
 
 def numbers_of(layout: CellLayout, cells: np.ndarray, moment_ms: int) -> np.ndarray:
@@ -182,13 +182,13 @@ def numbers_of(layout: CellLayout, cells: np.ndarray, moment_ms: int) -> np.ndar
     totals: dict[tuple[int, int, float | None], np.ndarray] = {}
     for column, term in enumerate(layout.terms):
         series = layout.series[term.series[0]]
-        own = slice(series.start, series.start + series.size)
+        of_series = slice(series.start, series.start + series.size)
         if series.kind == TIME:
             last = (stamps[:, series.start].astype(np.int64) << 32) | counts[:, series.start].astype(np.int64)
             numbers[:, column] = seconds_since(term, last, np.full(n, moment_ms))
         elif series.kind == DISTINCT:
             present = np.full(n, moment_ms // series.bucket_ms)
-            numbers[:, column] = distinct_count(term, counts[:, own].astype(np.int64), present)
+            numbers[:, column] = distinct_count(term, counts[:, of_series].astype(np.int64), present)
         else:
             # Counters share series, so that a total may be of use twice.
             for place in term.series:

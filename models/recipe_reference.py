@@ -141,8 +141,8 @@ def _plain(value: Mapping[str, Any], parts: Parts) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page to the named file, or to its place in the docs."""
-    given = sys.argv[1:] if arguments is None else arguments
-    out = Path(given[0]) if given else PAGE
+    names = sys.argv[1:] if arguments is None else arguments
+    out = Path(names[0]) if names else PAGE
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page())
     print(out)

@@ -135,8 +135,8 @@ def _milliseconds(column: pa.Array) -> pa.Array:
     if kind.unit == "s":
         return pc.multiply_checked(values, 1_000)
     factor = _PER_MS[kind.unit]
-    cut = pc.divide(values, factor)  # towards zero, so that a time before 1970 may have to go one further
-    return pc.subtract(cut, pc.greater(pc.multiply(cut, factor), values).cast(pa.int64()))
+    whole = pc.divide(values, factor)  # towards zero, so that a time before 1970 may have to go one further
+    return pc.subtract(whole, pc.greater(pc.multiply(whole, factor), values).cast(pa.int64()))
 
 
 def _decimals(column: pa.Array) -> pa.Array:

@@ -101,33 +101,33 @@ def _pilots(keys: np.ndarray, multipliers: Sequence[int], bucket_bits: int, slot
     plain = ordered & ((1 << slot_bits) - 1)
     starts = np.cumsum(counts) - counts
     # Place the largest buckets first, while most slots are free.
-    taken = np.zeros(1 << slot_bits, dtype=bool)
+    is_taken = np.zeros(1 << slot_bits, dtype=bool)
     owner = np.zeros(1 << slot_bits, dtype=np.int32)
     pilots = np.zeros(1 << bucket_bits, dtype=np.int32)
     for size in range(largest, 0, -1):
         of_size = np.flatnonzero(counts == size)
-        waiting = _place(plain[starts[of_size][:, None] + np.arange(size)], of_size, taken, owner, pilots)
+        waiting = _place(plain[starts[of_size][:, None] + np.arange(size)], of_size, is_taken, owner, pilots)
         if waiting:
             return None
     return pilots
 
 
-def _place(plain: np.ndarray, buckets: np.ndarray, taken: np.ndarray, owner: np.ndarray, pilots: np.ndarray) -> int:
+def _place(plain: np.ndarray, buckets: np.ndarray, is_taken: np.ndarray, owner: np.ndarray, pilots: np.ndarray) -> int:
     """Place buckets of one size, whose keys have the slots `plain` `[m, size]` without a pilot; fill in what it says.
 
     Returns the number of buckets that no pilot could place. All buckets try the same pilot at once; of those that want
     one slot, the last one gets it.
     """
-    for pilot in range(min(len(taken), _MOST_PILOTS)):
+    for pilot in range(min(len(is_taken), _MOST_PILOTS)):
         if not len(buckets):
             break
         slots = plain ^ pilot
-        free = np.flatnonzero(~taken[slots].any(1))
+        free = np.flatnonzero(~is_taken[slots].any(1))
         slots = slots[free]
         numbers = np.arange(len(free), dtype=np.int32)
         owner[slots] = numbers[:, None]
         placed = (owner[slots] == numbers[:, None]).all(1)
-        taken[slots[placed]] = True
+        is_taken[slots[placed]] = True
         done = free[placed]
         pilots[buckets[done]] = 2 * pilot
         keep = np.ones(len(buckets), dtype=bool)

@@ -57,18 +57,21 @@ class Impressions:
             for i in range(len(picked)):
                 shown = np.concatenate([picked[i : i + 1], rng.integers(len(part), size=CANDIDATES - 1)])
                 items = part.item[shown]
-                own = {
+                arrays = {
                     name: values[i, : lengths[i]] if name.startswith("behaviour_") else values[i : i + 1]
                     for name, values in batch.items()
                 }
-                own |= {"item_rows": data.item_rows[items], "item_numerics": data.item_numerics[items]}
+                arrays |= {"item_rows": data.item_rows[items], "item_numerics": data.item_numerics[items]}
                 if part.counters is not None:
-                    own[COUNTER_INPUT] = part.counters[shown]
-                own["candidate_rows"] = part.candidate_rows[shown]
-                own["candidate_numerics"] = part.candidate_numerics[shown]
-                own[INPUT] = within_request(compared, own["item_numerics"])
-                made = {name: own[name] if name in own else keys(own[name.replace("_keys", "_rows")]) for name in names}
-                yield {name: np.ascontiguousarray(values) for name, values in made.items()}
+                    arrays[COUNTER_INPUT] = part.counters[shown]
+                arrays["candidate_rows"] = part.candidate_rows[shown]
+                arrays["candidate_numerics"] = part.candidate_numerics[shown]
+                arrays[INPUT] = within_request(compared, arrays["item_numerics"])
+                inputs = {
+                    name: arrays[name] if name in arrays else keys(arrays[name.replace("_keys", "_rows")])
+                    for name in names
+                }
+                yield {name: np.ascontiguousarray(values) for name, values in inputs.items()}
 
 
 def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:

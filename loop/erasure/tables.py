@@ -39,9 +39,9 @@ def forget_in_tables(folder: Path, user_id: str) -> tuple[dict[str, int], dict[s
 
 def _tables_of(folder: Path) -> list[Path]:
     tables = sorted(folder.glob("*.parquet"), key=lambda path: (path.name == _INDEX, path.name))
-    others = sorted(folder.glob("*.csv"))
-    if others or not tables:
-        problem = f"has CSV files such as {others[0].name}, which are not rewritten" if others else "has no tables"
+    csvs = sorted(folder.glob("*.csv"))
+    if csvs or not tables:
+        problem = f"has CSV files such as {csvs[0].name}, which are not rewritten" if csvs else "has no tables"
         raise LogError(f"{folder} {problem}; name a folder of Parquet tables, as `funnelrank join` writes them")
     for path in folder.glob(".join-*"):
         raise LogError(f"{path}: a join runs there, or was killed; wait for its end, or remove this folder")

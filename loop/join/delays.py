@@ -93,8 +93,8 @@ def _observe(
     Every event up to the end is known: the newest record less `lateness_s`. A conversion counts from its first event
     within the window. `closed` says whether the window is over; the newest two tenths of these validate and test.
     """
-    others = [name for name in names if name != quoted(conversion)]
-    known = "".join(f" AND s.{name} IS NOT NULL" for name in others)
+    other_names = [name for name in names if name != quoted(conversion)]
+    known = "".join(f" AND s.{name} IS NOT NULL" for name in other_names)
     parameters = {
         "actions": list(label.actions),
         "window": round(label.window_s * 1000),
@@ -160,8 +160,8 @@ def _label_twice(
     first_ms = round(label.first_after_s * 1000)
     conversion = quoted(delayed.column)
     (late,) = map(quoted, delayed.options.columns)
-    others = "".join(f"{name}, " for name in names if name != conversion)
-    columns = f"request_id, ranked_before, position, time_ms, {others}"
+    other_columns = "".join(f"{name}, " for name in names if name != conversion)
+    columns = f"request_id, ranked_before, position, time_ms, {other_columns}"
     database.execute(
         f"""
         CREATE TABLE chosen AS

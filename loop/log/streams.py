@@ -73,8 +73,8 @@ def checked(path: Path) -> StreamCheck:
         # A file that was cut ends in the middle of a message; one that was cut early does not even have a schema.
         if kind is None:
             return StreamCheck(path, _kind_by_name(path), problem=problem, cut=True)
-        cut = path.name.endswith(".open")
-        return StreamCheck(path, kind, rows, problem, cut=cut, damaged=not cut)
+        is_open = path.name.endswith(".open")
+        return StreamCheck(path, kind, rows, problem, cut=is_open, damaged=not is_open)
     return StreamCheck(path, kind, rows)
 
 

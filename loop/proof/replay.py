@@ -129,7 +129,7 @@ def replay(
     if bundle.tasks != tuple(first["tasks"]):
         raise LogError(f"{bundle.label} has the tasks {', '.join(bundle.tasks)}, the record {first['tasks']}")
     formula = None if profile is None else _registry_formula(registry, profile, bundle)
-    others = None if rules is None else named_rules(rules, registry)
+    other_rules = None if rules is None else named_rules(rules, registry)
     # A next page goes on after the pages that are ranked again.
     done: list[PageReplay] = []
     served: Served | None = Served()
@@ -140,7 +140,7 @@ def replay(
         if returned != (exposure["ranked_before"] or 0):
             served = None
         returned += int(exposure["returned"])
-        page, served = _page(exposure, log, registry, change, bundle, formula, others, served)
+        page, served = _page(exposure, log, registry, change, bundle, formula, other_rules, served)
         done.append(page)
     return Replay(done, used, formula_name, change)
 
@@ -152,7 +152,7 @@ def _page(
     change: ReplayChange,
     bundle: Bundle,
     formula: Formula | None,
-    others: RuleSets | None,
+    other_rules: RuleSets | None,
     served: Served | None,
 ) -> tuple[PageReplay, Served | None]:
     """Rank one page again, after the pages `served`. Returns the pages up to it; None if they are not known."""
@@ -164,7 +164,7 @@ def _page(
         present = with_present_rows(request, layouts, change.redis_url, now_ms())
         request = present.request
         notes += present.notes
-    chosen, obstacle = _rules_of_page(exposure, registry, bundle, others)
+    chosen, obstacle = _rules_of_page(exposure, registry, bundle, other_rules)
     if served is None:
         obstacle = "the pages before this one have other request ids, or are not arranged again"
     # Score, fuse and arrange as the service does.
@@ -184,14 +184,14 @@ def _page(
 
 
 def _rules_of_page(
-    exposure: Exposure, registry: Path, bundle: Bundle, others: RuleSets | None
+    exposure: Exposure, registry: Path, bundle: Bundle, other_rules: RuleSets | None
 ) -> tuple[ChosenRules | None, str]:
     """The rules that arrange a list: those of the record, unless there are others. The text says why none can.
 
     Raises RulesError if the others do not fit the version.
     """
-    if others is not None:
-        return chosen_rules(exposure, others, bundle), ""
+    if other_rules is not None:
+        return chosen_rules(exposure, other_rules, bundle), ""
     if exposure["rules_revision"] is None:
         return None, ""
     if not is_whole(exposure):

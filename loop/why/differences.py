@@ -41,10 +41,10 @@ def _of_weights_and_rules(first: ComparedRequest, second: ComparedRequest) -> It
     elif one["fusion_revision"] != other["fusion_revision"]:
         yield f"revision {one['fusion_revision']} -> {other['fusion_revision']} of the profiles"
     weights = first.profile.weights
-    others = second.profile.weights
-    for name in dict.fromkeys((*weights, *others)):
-        if weights.get(name) != others.get(name):
-            yield f"weight of {name} {_number(weights.get(name))} -> {_number(others.get(name))}"
+    second_weights = second.profile.weights
+    for name in dict.fromkeys((*weights, *second_weights)):
+        if weights.get(name) != second_weights.get(name):
+            yield f"weight of {name} {_number(weights.get(name))} -> {_number(second_weights.get(name))}"
     if first.profile.formula != second.profile.formula:
         yield f"formula {first.profile.formula} -> {second.profile.formula}"
     if _rules(first) != _rules(second):

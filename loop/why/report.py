@@ -37,7 +37,7 @@ def _request(side: ComparedRequest, place: int, change: PlaceChange) -> dict[str
 def lines(change: PlaceChange) -> list[str]:
     """The explanation as a table."""
     user = change.first.exposure["user_id"]
-    moved = change.after - change.before
+    delta = change.after - change.before
     before = _placed(change.first, change.before, change.item)
     after = _placed(change.second, change.after, change.item)
     text = [f"item {change.item} of user {user}, {change.candidates} candidates: {before}, {after}"]
@@ -46,15 +46,15 @@ def lines(change: PlaceChange) -> list[str]:
     for factor, texts in differences(change).items():
         difference = "; ".join(texts) or "nothing"
         text.append(f"{factor.replace('_', ' '):<20} {_signed(change.shares[factor]):>8}  {difference}")
-    verdict = "no other place" if not moved else "a better place" if moved < 0 else "a worse place"
-    text.append(f"{'change':<20} {_signed(Fraction(moved)):>8}  {verdict}")
+    verdict = "no other place" if not delta else "a better place" if delta < 0 else "a worse place"
+    text.append(f"{'change':<20} {_signed(Fraction(delta)):>8}  {verdict}")
     return text
 
 
 def _placed(side: ComparedRequest, place: int, item: str) -> str:
     logged = side.place_in_log(item)
-    cut = "" if logged is not None else " (not returned)"
-    return f"place {place} in {side.request_id}{cut}"
+    remark = "" if logged is not None else " (not returned)"
+    return f"place {place} in {side.request_id}{remark}"
 
 
 def _signed(share: Fraction) -> str:

@@ -18,9 +18,9 @@ KINDS: tuple[type[TaskKind], ...] = (Probability, Value, MultiClass)
 PROBABILITY = Probability()
 
 
-def _with_options(given: Any) -> Any:
+def _with_options(value: Any) -> Any:
     """A recipe writes a kind without options by its name only."""
-    return {"type": given} if isinstance(given, str) else given
+    return {"type": value} if isinstance(value, str) else value
 
 
 if TYPE_CHECKING:

@@ -53,9 +53,9 @@ class PartLinear(nn.Module):
         if self.norm is None or self.norm.training:
             return list(self.weights), self.bias
         scale_1X, shift_1X = self.norm.affine()
-        others = self.bias.shape[0] - scale_1X.shape[-1]
-        scale = nn.functional.pad(scale_1X[0], (0, others), value=1.0)
-        shift = nn.functional.pad(shift_1X[0], (0, others))
+        other_width = self.bias.shape[0] - scale_1X.shape[-1]
+        scale = nn.functional.pad(scale_1X[0], (0, other_width), value=1.0)
+        shift = nn.functional.pad(shift_1X[0], (0, other_width))
         return [weight * scale for weight in self.weights], self.bias * scale + shift
 
 

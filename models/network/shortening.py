@@ -33,11 +33,11 @@ def shortened(
     # The places that are read come first, in their order; those of padding get rows of padding.
     places_BN = torch.argsort(~is_read_BL, dim=1, stable=True)[:, :longest]
     is_read_BN = is_read_BL.gather(1, places_BN)
-    cut = {"behaviour_rows": _at(rows_BLK, places_BN) * is_read_BN.unsqueeze(-1)}
-    cut["behaviour_times"] = batch["behaviour_times"].gather(1, places_BN)
+    short_inputs = {"behaviour_rows": _at(rows_BLK, places_BN) * is_read_BN.unsqueeze(-1)}
+    short_inputs["behaviour_times"] = batch["behaviour_times"].gather(1, places_BN)
     if "behaviour_numerics" in batch:
-        cut["behaviour_numerics"] = _at(batch["behaviour_numerics"], places_BN)
-    return {**batch, **cut}
+        short_inputs["behaviour_numerics"] = _at(batch["behaviour_numerics"], places_BN)
+    return {**batch, **short_inputs}
 
 
 def _at(values_BLK: Tensor, places_BN: Tensor) -> Tensor:

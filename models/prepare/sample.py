@@ -29,8 +29,8 @@ def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[st
     # Files that are not tables, such as a licence, are copied whole.
     out.mkdir(parents=True, exist_ok=True)
     size = sum((source / f"{name}.parquet").stat().st_size for name in present)
-    others = [p for p in source.iterdir() if p.is_file() and p.suffix != ".parquet"]
-    for path in others:
+    other_files = [p for p in source.iterdir() if p.is_file() and p.suffix != ".parquet"]
+    for path in other_files:
         shutil.copyfile(path, out / path.name)
     if size <= max_bytes:
         for name in present:

@@ -38,9 +38,9 @@ def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: 
             reported.add(known)
 
 
-def _advice_on(text: str | None, given: object) -> str:
+def _advice_on(text: str | None, value: object) -> str:
     """How to write a text that YAML takes for something else, such as `no` or `2022-05-01`; empty if it does not."""
-    return f"; write '{text}'" if text is not None and text != given and text != "null" else ""
+    return f"; write '{text}'" if text is not None and text != value and text != "null" else ""
 
 
 def _with_path(places: Places, location: Location, problem: str) -> str:
@@ -56,7 +56,7 @@ def _with_path(places: Places, location: Location, problem: str) -> str:
 def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
     """Return the problem and the location of one error."""
     location: Location = tuple(error["loc"])
-    given = error["input"]
+    value = error["input"]
     context: Mapping[str, Any] = error.get("ctx", {})
     # Errors that pydantic finds by the types of the fields.
     match error["type"]:
@@ -73,7 +73,7 @@ def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
         case "union_tag_not_found":
             return Fault(f"lacks the key {context['discriminator']}, which says what it is", location)
         case "literal_error":
-            return Fault(f"'{given}' is unknown{nearest(given, values_at(model, location))}", location)
+            return Fault(f"'{value}' is unknown{nearest(value, values_at(model, location))}", location)
     # Errors that a validator of the recipe or of the feature schema raises.
     cause = context.get("error")
     if isinstance(cause, RecipeError):
@@ -85,8 +85,8 @@ def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
             problem += nearest(cause.name, cause.known)
         return Fault(problem, (*location, *cause.location), cause.name)
     message = _words_of(error, keys_at(model, location))
-    if isinstance(given, str | int | float | date) and error["type"] != "value_error":
-        message += f", found {given if isinstance(given, date) else repr(given)}"
+    if isinstance(value, str | int | float | date) and error["type"] != "value_error":
+        message += f", found {value if isinstance(value, date) else repr(value)}"
     return Fault(message, location)
 
 

@@ -75,8 +75,8 @@ def _laid_over(base: dict[str, Any], own: dict[str, Any], location: Location) ->
     return merged, replaced
 
 
-def _same_kind(own: dict[str, Any], base: dict[str, Any]) -> bool:
-    return all(own.get(tag, base.get(tag)) == base.get(tag) for tag in TAGS)
+def _same_kind(variant: dict[str, Any], base: dict[str, Any]) -> bool:
+    return all(variant.get(tag, base.get(tag)) == base.get(tag) for tag in TAGS)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Places]:

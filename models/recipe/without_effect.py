@@ -66,7 +66,7 @@ def _of_model(recipe: Recipe) -> Iterator[Fault]:
 def _of_encoders(recipe: Recipe) -> Iterator[Fault]:
     model = recipe.model
     of_user = model.user_bias.encoders if model.user_bias else ()
-    own = entry_of(model.architecture).encoder
+    preset = entry_of(model.architecture).encoder
     sections: dict[str, Sequence[EncoderOptions]] = {
         "model.encoders": model.encoders or (),
         "model.user_bias.encoders": of_user,
@@ -74,8 +74,8 @@ def _of_encoders(recipe: Recipe) -> Iterator[Fault]:
     sections |= {f"model.sequences.{name}.encoders": sequence.encoders for name, sequence in model.sequences.items()}
     # Without behaviours there is nothing to encode. Pooling is what a recipe gets that says nothing.
     if recipe.features.behaviour is None:
-        if model.encoders is None and own.type != "pooling":
-            problem = f"'{model.architecture}' is its encoder '{own.type}', which reads features.behaviour; add it"
+        if model.encoders is None and preset.type != "pooling":
+            problem = f"'{model.architecture}' is its encoder '{preset.type}', which reads features.behaviour; add it"
             yield _fault("model.architecture", problem, model.architecture)
         for path, encoders in sections.items():
             for encoder in encoders:

@@ -48,15 +48,15 @@ def world(rng: np.random.Generator, n: int, shift: float) -> tuple[dict[str, pd.
     # Users and items have traits; impressions are pairs drawn at random.
     x = rng.normal(size=(USERS, TRAITS))
     v = rng.normal(size=(2, ITEMS, TRAITS)) * 0.6
-    own = rng.normal(size=(4, ITEMS)) * 0.5
+    item_effects = rng.normal(size=(4, ITEMS)) * 0.5
     user = rng.integers(0, USERS, n)
     item = rng.integers(0, ITEMS, n)
     liking, need = ((x[user] * v[k][item]).sum(1) for k in (0, 1))
     # The true probability of each step of the funnel.
-    y1 = sigmoid(-1.8 + own[0][item] + liking)
-    y2 = sigmoid(-2.0 + own[1][item] + need + 0.3 * liking)
-    y3 = sigmoid(-0.7 + shift + own[2][item] + 0.3 * need)
-    y4 = sigmoid(-4.5 + shift + own[3][item] + 0.3 * need)
+    y1 = sigmoid(-1.8 + item_effects[0][item] + liking)
+    y2 = sigmoid(-2.0 + item_effects[1][item] + need + 0.3 * liking)
+    y3 = sigmoid(-0.7 + shift + item_effects[2][item] + 0.3 * need)
+    y4 = sigmoid(-4.5 + shift + item_effects[3][item] + 0.3 * need)
     pcvr = (1 - y2) * y4 + y2 * y3
     # Draw what happened.
     click = rng.random(n) < y1

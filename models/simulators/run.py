@@ -76,10 +76,10 @@ def _margins(simulator: Simulator, by_seed: Sequence[Result]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for c in simulator.comparisons:
         margins = [c.margin(result) for result in by_seed]
-        held = sum(margin > 0 for margin in margins)
-        verdict = "shows" if held == len(margins) else "does not show" if held == 0 else "unsettled"
+        successes = sum(margin > 0 for margin in margins)
+        verdict = "shows" if successes == len(margins) else "does not show" if successes == 0 else "unsettled"
         claimed = f"{c.model} better than {c.other}" + (f" ({c.setting})" if c.setting else "")
-        yield f"| {claimed} | {c.measure} | {_mean(margins)} | {held} of {len(margins)} seeds | {verdict} |"
+        yield f"| {claimed} | {c.measure} | {_mean(margins)} | {successes} of {len(margins)} seeds | {verdict} |"
 
 
 def _mean(values: Sequence[float]) -> str:

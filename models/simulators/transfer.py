@@ -80,13 +80,13 @@ def world(rng: np.random.Generator, n: int, share: float = 0.08) -> tuple[dict[s
         "follow": -2 + 1.5 * ts,
     }
     truth = sigmoid(-1 + 1.8 * ts)
-    asked = rng.random(n) < share
+    is_asked = rng.random(n) < share
     impressions = pd.DataFrame(
-        {"user_id": user, "item_id": item, "time_ms": times, "part": part_column(rng, n), "asked": asked.astype(int)}
+        {"user_id": user, "item_id": item, "time_ms": times, "part": part_column(rng, n), "asked": is_asked.astype(int)}
     )
     for name, logit in logits.items():
         impressions[name] = (rng.random(n) < sigmoid(logit)).astype(int)
-    impressions["shop_preference"] = ((rng.random(n) < truth) & asked).astype(int)
+    impressions["shop_preference"] = ((rng.random(n) < truth) & is_asked).astype(int)
     behaviours = pd.DataFrame({"user_id": np.repeat(np.arange(USERS), BEHAVIOURS), "item_id": seen.ravel()})
     behaviours["time_ms"] = 1 + np.arange(len(behaviours))
     behaviours["action"] = "click"

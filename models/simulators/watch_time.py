@@ -54,13 +54,13 @@ def world(rng: np.random.Generator, n: int, confounding: float) -> tuple[dict[st
     """
     x = rng.normal(size=(USERS, TRAITS))
     v = rng.normal(size=(ITEMS, TRAITS)) * 0.7
-    own = rng.normal(size=ITEMS) * 0.5
+    item_effects = rng.normal(size=ITEMS) * 0.5
     duration = np.exp(rng.normal(3.5, 1.0, ITEMS))
     part = part_column(rng, n)
     shown = duration**confounding / (duration**confounding).sum()
     item = np.where(part == "test", rng.integers(0, ITEMS, n), rng.choice(ITEMS, n, p=shown))
     user = rng.integers(0, USERS, n)
-    share = sigmoid(-1.0 + own[item] + (x[user] * v[item]).sum(1))
+    share = sigmoid(-1.0 + item_effects[item] + (x[user] * v[item]).sum(1))
     watchable = duration[item] ** 0.7
     stays = rng.random(n) < 0.9
     watched = watchable * rng.beta(4 * share, 4 * (1 - share)) * stays

@@ -94,8 +94,8 @@ def _best_lines(best: Mapping[str, Any] | None, out: Path) -> list[str]:
         return ["No trial was completed: see the reasons below."]
     aucs = ", ".join(f"{name} {auc:.5f}" for name, auc in best["validation"].items())
     sets = [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in best["settings"].items()]
-    own = " (the recipe as it is)" if best["own"] else ""
-    opening = f"Best: trial {best['trial']}{own}, validation score {best['score']:.5f} ({aucs})."
+    remark = " (the recipe as it is)" if best["own"] else ""
+    opening = f"Best: trial {best['trial']}{remark}, validation score {best['score']:.5f} ({aucs})."
     return [
         opening,
         f"{out / TUNED_FILE} is the recipe with its settings; on the command line they are:",

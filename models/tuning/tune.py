@@ -173,9 +173,9 @@ def _next_trial(search: Search) -> optuna.Trial:
     search.study.sampler = optuna.samplers.TPESampler(
         seed=search.section.seed * 10_007 + place, n_startup_trials=STARTUP_TRIALS
     )
-    own = own_settings(search) if place == 0 else None
-    if own is not None and not search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        search.study.enqueue_trial(own, user_attrs={"own": True})
+    first_settings = own_settings(search) if place == 0 else None
+    if first_settings is not None and not search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        search.study.enqueue_trial(first_settings, user_attrs={"own": True})
     return search.study.ask(dict(search.space))
 
 

@@ -7,8 +7,8 @@ from itertools import islice
 import numpy as np
 
 from features.layouts import Layouts, rows_of
-from service.api.services import Services
 from service.api.live_writes import all_done
+from service.api.services import Services
 from service.errors import StoreUnavailable
 from service.store.base import StoreDown
 from service.store.counters import CountedEvent, counter_writes

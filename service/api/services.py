@@ -5,8 +5,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from service.api.traces import Tracing
 from service.api.live_writes import WriteTargets
+from service.api.traces import Tracing
 from service.callers.callers import Callers
 from service.exposures.log import RecordLog
 from service.metrics.metrics import Metrics

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp
 from funnelrank import __version__
 from service import log as service_log
 from service.api.application import build
+from service.api.live_writes import WriteTargets
 from service.api.services import Lifecycle, Services
 from service.api.traces import Tracing
-from service.api.live_writes import WriteTargets
 from service.callers.callers import Callers
 from service.fusion import read_profiles
 from service.metrics.metrics import Metrics

@@ -100,10 +100,10 @@ def last_times(events: SeriesEvents, moments: Moments) -> np.ndarray:
     # Keys ascend, so that the largest (key, time) so far is the latest time of the present key.
     times, time = np.unique(events.time, return_inverse=True)
     latest = np.maximum.accumulate((key * len(times) + time)[order])
-    asked = events.key_places(moments.key)
-    place = np.searchsorted(code, asked * stride + events.ranks_before(moments.time)) - 1
-    own = (asked >= 0) & (place >= 0) & (key[order][np.maximum(place, 0)] == asked)
-    return np.where(own, times[latest[np.maximum(place, 0)] % len(times)], 0)
+    moment_places = events.key_places(moments.key)
+    place = np.searchsorted(code, moment_places * stride + events.ranks_before(moments.time)) - 1
+    has_earlier = (moment_places >= 0) & (place >= 0) & (key[order][np.maximum(place, 0)] == moment_places)
+    return np.where(has_earlier, times[latest[np.maximum(place, 0)] % len(times)], 0)
 
 
 def distinct_counts(events: SeriesEvents, moments: Moments, term: Term, bucket_ms: int) -> np.ndarray:
@@ -113,11 +113,11 @@ def distinct_counts(events: SeriesEvents, moments: Moments, term: Term, bucket_m
     by_key = np.lexsort((events.arrived, events.key))
     starts = np.searchsorted(events.key[by_key], events.keys)
     ends = np.append(starts[1:], len(by_key))
-    asked = np.lexsort((moments.time, place_of))
+    moment_order = np.lexsort((moments.time, place_of))
     newest: dict[int, int] = {}
     key = -1
     at = 0
-    for m in asked[np.searchsorted(place_of[asked], 0) :].tolist():
+    for m in moment_order[np.searchsorted(place_of[moment_order], 0) :].tolist():
         if place_of[m] != key:
             key = int(place_of[m])
             at = int(starts[key])
@@ -127,6 +127,6 @@ def distinct_counts(events: SeriesEvents, moments: Moments, term: Term, bucket_m
             value = int(events.value[by_key[at]]) & 0xFFFFFFFF
             newest[value] = max(newest.get(value, 0), int(events.time[by_key[at]]) // bucket_ms)
             at += 1
-        held = np.array([list(newest.values())], dtype=np.int64)
-        numbers[m] = distinct_count(term, held, moments.time[m : m + 1] // bucket_ms)[0]
+        counts = np.array([list(newest.values())], dtype=np.int64)
+        numbers[m] = distinct_count(term, counts, moments.time[m : m + 1] // bucket_ms)[0]
     return numbers

@@ -54,8 +54,8 @@ def count_log(recipe: Recipe, tables: Mapping[str, Table], items: Entities, fold
         events = joined([events, read_behaviours(tables["events"], recipe, items, actions)])
     # The numbers of the used impressions, by part and in the table's order.
     for place, part in enumerate(PARTS):
-        asked = impressions.at(np.flatnonzero(impressions.part == place))
-        numbers = numbers_as_of(recipe, events, asked, items.packed(), actions)
+        of_part = impressions.at(np.flatnonzero(impressions.part == place))
+        numbers = numbers_as_of(recipe, events, of_part, items.packed(), actions)
         with ArrayFile(folder / f"{part}.counters", np.float32) as file:
             file.append(numbers)
 
@@ -86,35 +86,35 @@ def _write_served(recipe: Recipe, table: Table, folder: Path) -> None:
 
 
 def numbers_as_of(
-    recipe: Recipe, events: LogRows, asked: LogRows, items: np.ndarray, actions: Mapping[str, int]
+    recipe: Recipe, events: LogRows, moments: LogRows, items: np.ndarray, actions: Mapping[str, int]
 ) -> np.ndarray:
-    """The counters' numbers for the rows `asked`, float32 `[m, K]`, from the events that arrived before each."""
-    numbers = np.full((len(asked), len(recipe.features.counters)), np.nan, dtype=np.float32)
+    """The counters' numbers for the rows `moments`, float32 `[m, K]`, from the events that arrived before each."""
+    numbers = np.full((len(moments), len(recipe.features.counters)), np.nan, dtype=np.float32)
     row_layout = RowLayout(recipe.features.item)
     for layout in cell_layouts(recipe.features.counters):
-        key, asked_key = _keys(layout, events, asked, items, row_layout)
+        key, asked_key = _keys(layout, events, moments, items, row_layout)
         series = [_counted(each, events, key, items, row_layout, actions) for each in layout.series]
         for term in layout.terms:
-            column = _numbers(layout, term, series, Moments(asked_key, asked.time))
+            column = _numbers(layout, term, series, Moments(asked_key, moments.time))
             numbers[:, term.column] = np.where(asked_key == MISSING_KEY, np.nan, column)
     return numbers
 
 
 def _keys(
-    layout: CellLayout, events: LogRows, asked: LogRows, items: np.ndarray, rows: RowLayout
+    layout: CellLayout, events: LogRows, moments: LogRows, items: np.ndarray, rows: RowLayout
 ) -> tuple[np.ndarray, np.ndarray]:
     """The keys of a layout's cells, int64, for events and for what is asked; 0 where a row has none."""
     if layout.item_feature is None:
-        return getattr(events, layout.by), getattr(asked, layout.by)
+        return getattr(events, layout.by), getattr(moments, layout.by)
     column = rows.key_columns[layout.item_feature].start
-    users = sorted_distinct(np.concatenate([events.user, asked.user]))
+    users = sorted_distinct(np.concatenate([events.user, moments.user]))
 
     def cells(log: LogRows) -> np.ndarray:
         value = feature_keys(log, items, column)
         cell = np.searchsorted(users, log.user) * layout.values + np.mod(value, layout.values) + 1
         return np.where(value == MISSING_KEY, MISSING_KEY, cell)
 
-    return cells(events), cells(asked)
+    return cells(events), cells(moments)
 
 
 def _counted(

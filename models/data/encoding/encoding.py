@@ -174,16 +174,16 @@ def _column_edges(values: np.ndarray, counts: np.ndarray, bins: int, ends: bool)
     distinct, weight = totalled(_counted_values(values, counts), np.float32)
     if not len(distinct):
         return none
-    own = distinct[[0, -1]] if ends else np.zeros(0, dtype=np.float32)
+    edges = distinct[[0, -1]] if ends else np.zeros(0, dtype=np.float32)
     if weight.max() * 2 > weight.sum() and len(distinct) > 1:
         common = distinct[weight.argmax()]
         above = np.nextafter(common, np.float32(np.inf))
-        own = np.concatenate([own, np.array([common, above], dtype=np.float32)])
+        edges = np.concatenate([edges, np.array([common, above], dtype=np.float32)])
         keep = distinct != common
         distinct = distinct[keep]
         weight = weight[keep]
     reached = np.searchsorted(np.cumsum(weight), np.arange(1, bins) / bins * weight.sum(), side="right")
-    return np.unique(np.concatenate([own, distinct[np.minimum(reached, len(distinct) - 1)]])).astype(np.float32)
+    return np.unique(np.concatenate([edges, distinct[np.minimum(reached, len(distinct) - 1)]])).astype(np.float32)
 
 
 def _counted_values(values: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -58,8 +58,8 @@ def _write_events(recipe: Recipe, folder: Path, encoding: Encoding, items: np.nd
 
         def encoded(begin: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             chunk = np.array(events[begin : begin + CHUNK])
-            own = np.stack([chunk["action"], chunk["scene"]], axis=1)
-            of_event = encoding.vocabulary.rows_of_columns(own, names)
+            action_and_scene = np.stack([chunk["action"], chunk["scene"]], axis=1)
+            of_event = encoding.vocabulary.rows_of_columns(action_and_scene, names)
             of_item = item_rows[chunk["item"]]
             return (
                 np.concatenate([of_item, of_event], axis=1),

@@ -43,9 +43,9 @@ class CrossOrigin:
             await self.app(scope, receive, send)
             return
         origins = [value for name, value in scope["headers"] if name == b"origin"]
-        asked = [value for name, value in scope["headers"] if name == _METHOD_HEADER]
+        requested_methods = [value for name, value in scope["headers"] if name == _METHOD_HEADER]
         origin = origins[0] if len(origins) == 1 and origins[0] in self.origins else None
-        if origin is not None and scope["method"] == "OPTIONS" and asked:
+        if origin is not None and scope["method"] == "OPTIONS" and requested_methods:
             methods = self._open_methods(scope["path"])
             if methods:
                 await self._preflight(origin, methods, send)

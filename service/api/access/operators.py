@@ -47,11 +47,11 @@ def check_operator(request: Request, settings: Settings) -> None:
         if settings.on_loopback and comes_from_here(request):
             return
         raise Forbidden("operators' calls are off until FUNNELRANK_ADMIN_TOKEN is set")
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not given:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
         raise Unauthorized("send 'Authorization: Bearer TOKEN'", headers={"WWW-Authenticate": "Bearer"})
     # Headers are decoded as latin-1; a token may contain any text.
-    if not compare_digest(given.strip().encode("latin-1"), token.encode()):
+    if not compare_digest(key.strip().encode("latin-1"), token.encode()):
         raise Unauthorized("the token is wrong", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 

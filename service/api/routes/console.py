@@ -83,7 +83,7 @@ def _response(name: str, accept_encoding: str, if_none_match: str) -> Response:
     compressed = _takes_gzip(accept_encoding)
     tag = f'"{static.digest}{"-gzip" if compressed else ""}"'
     headers = _HEADERS | {"ETag": tag}
-    if tag in (given.strip().removeprefix("W/") for given in if_none_match.split(",")):
+    if tag in (entity_tag.strip().removeprefix("W/") for entity_tag in if_none_match.split(",")):
         return Response(status_code=304, headers=headers)
     if not compressed:
         return Response(static.content, headers=headers, media_type=static.media_type)

@@ -12,6 +12,7 @@ from features.keys import MAX_ID_CHARACTERS, text_of
 from features.layouts import Layouts, rows_of
 from features.times import EARLIEST_MS, LATEST_MS
 from service.api.body import JsonBody
+from service.api.counted_events import count_events
 from service.api.fields import (
     MAX_BATCH,
     Id,
@@ -21,10 +22,9 @@ from service.api.fields import (
     RequestId,
     ResponseBody,
 )
+from service.api.live_writes import all_done, check_times
 from service.api.openapi import BODY, WORK, refuses
 from service.api.services import Worker
-from service.api.counted_events import count_events
-from service.api.live_writes import all_done, check_times
 from service.api.shown_items import record_shown
 from service.clock import now_ms
 from service.errors import Conflict, StoreUnavailable

@@ -13,10 +13,10 @@ from features.nearest import nearest
 from service.api.access.operators import Operator
 from service.api.body import JsonBody
 from service.api.fields import MAX_BATCH, Features, Id, RequestBody, ResponseBody
+from service.api.live_writes import all_done
 from service.api.openapi import BODY, OPERATOR, WORK, refuses
 from service.api.problems import ERRORS_SHOWN
 from service.api.services import Services, Worker
-from service.api.live_writes import all_done
 from service.errors import FieldError, InvalidRequest, StoreUnavailable
 from service.ranking.inputs.assemble import pack_raw
 

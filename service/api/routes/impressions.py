@@ -11,6 +11,7 @@ from features.counters import IMPRESSION
 from features.keys import MAX_ID_CHARACTERS, text_of
 from features.times import EARLIEST_MS, LATEST_MS
 from service.api.body import JsonBody
+from service.api.counted_events import count_events
 from service.api.fields import (
     MAX_BATCH,
     Id,
@@ -20,10 +21,9 @@ from service.api.fields import (
     RequestId,
     ResponseBody,
 )
+from service.api.live_writes import check_times
 from service.api.openapi import BODY, refuses
 from service.api.services import Worker
-from service.api.counted_events import count_events
-from service.api.live_writes import check_times
 from service.api.shown_items import record_shown
 from service.clock import now_ms
 from service.errors import Overloaded, StoreUnavailable, invalid

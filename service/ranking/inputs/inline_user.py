@@ -34,17 +34,17 @@ def packed_user(layouts: Layouts, query: Query, before: int) -> PackedUser | Non
     Raises InvalidRequest for a feature that does not fit, a required one that is left out, and behaviours that the
     model does not read.
     """
-    given = query.inline_user
-    if given is None:
+    user = query.inline_user
+    if user is None:
         return None
     behaviours: list[InlineBehaviour] | None = None
     item_ids = query.item_ids
-    if given.behaviours is not None:
+    if user.behaviours is not None:
         if layouts.behaviour is None:
             raise invalid("behaviours", "the model reads no behaviour sequence")
-        behaviours = _counted(given.behaviours, before, layouts.max_behaviours)
+        behaviours = _counted(user.behaviours, before, layouts.max_behaviours)
         item_ids = list(dict.fromkeys([*item_ids, *(behaviour.item_id for behaviour in behaviours)]))
-    row = None if given.features is None else _packed_row(layouts, query.user_id, given.features)
+    row = None if user.features is None else _packed_row(layouts, query.user_id, user.features)
     return PackedUser(row, behaviours, item_ids)
 
 

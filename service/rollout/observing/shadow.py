@@ -46,9 +46,9 @@ class ScoreSamples:
 
     def add(self, scores: np.ndarray) -> None:
         """Keep some of the task scores `[tasks, C]`."""
-        taken = scores[:, sampled_places(scores.shape[1])]
-        self._scores[:, (self._seen + np.arange(taken.shape[1])) % _SCORES_KEPT] = taken
-        self._seen += taken.shape[1]
+        sample = scores[:, sampled_places(scores.shape[1])]
+        self._scores[:, (self._seen + np.arange(sample.shape[1])) % _SCORES_KEPT] = sample
+        self._seen += sample.shape[1]
 
     def __len__(self) -> int:
         return min(self._seen, _SCORES_KEPT)

@@ -149,8 +149,8 @@ def by_score(scores: np.ndarray, depth: int) -> list[int]:
 
 def with_rest(chosen: list[int], scores: np.ndarray, count: int) -> list[int]:
     """`chosen`, then the best others up to `count`."""
-    taken = set(chosen)
-    rest = [place for place in by_score(scores, len(scores)) if place not in taken]
+    chosen_places = set(chosen)
+    rest = [place for place in by_score(scores, len(scores)) if place not in chosen_places]
     return [*chosen, *rest][:count]
 
 

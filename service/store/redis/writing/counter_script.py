@@ -92,8 +92,8 @@ def count_calls(layouts: Layouts, writes: CounterWrites) -> Iterator[ScriptCall]
 
 
 def _cell_arguments(cells: Cells, sizes: Mapping[str, int]) -> Iterator[int | bytes]:
-    for name, made in cells.items():
+    for name, amounts in cells.items():
         place = name.partition(":")[0]
         yield name.encode()
         yield sizes[place] if name else next(iter(sizes.values()))
-        yield b"".join(_INCREMENT.pack(i.kind, i.start, i.size, i.one, i.two, times) for i, times in made.items())
+        yield b"".join(_INCREMENT.pack(i.kind, i.start, i.size, i.one, i.two, times) for i, times in amounts.items())

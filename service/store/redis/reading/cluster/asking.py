@@ -83,10 +83,10 @@ async def ask(
         away = [node for node in answers.silent if node.is_replica]
         if away:
             raise ReplicaDown(away)
-        asked = routes
+        sent_routes = routes
         routes = _redirections(topology, commands, answers.replies)
         if replicas:
-            _add_primaries(topology, asked, commands, answers.replies, routes)
+            _add_primaries(topology, sent_routes, commands, answers.replies, routes)
         if not routes:
             break
         unconnected = [node for node, _ in routes if node and not node.open]
@@ -189,11 +189,11 @@ def _is_absent(reply: Any) -> bool:
 
 
 def _add_primaries(
-    topology: Topology, asked: _Routes, commands: Sequence[Command], replies: Sequence[Any], routes: _Routes
+    topology: Topology, sent_routes: _Routes, commands: Sequence[Command], replies: Sequence[Any], routes: _Routes
 ) -> None:
     """Add to `routes` the commands that a replica has refused or has no row for, except for redirected ones."""
     redirected = {place for places in routes.values() for place in places}
-    for (node, _), places in asked.items():
+    for (node, _), places in sent_routes.items():
         if node is None or not node.is_replica:
             continue
         for place in places:

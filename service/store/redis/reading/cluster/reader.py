@@ -169,10 +169,10 @@ class ClusterReader:
         count = len(ahead)
         epoch = self._topology.epoch()
 
-        def decode(asked: Sequence[int], replies: list[Any], announces: bool) -> tuple[list[int], ItemRows] | None:
+        def decode(of_node: Sequence[int], replies: list[Any], announces: bool) -> tuple[list[int], ItemRows] | None:
             """Return one node's item rows. The cache gets them before the node can announce a later change."""
             # This node's replies to item reads, without refusals.
-            numbered = zip(asked, replies, strict=True)
+            numbered = zip(of_node, replies, strict=True)
             item_replies = [(places[at - count], reply) for at, reply in numbered if at >= count]
             item_replies = [(place, reply) for place, reply in item_replies if not isinstance(reply, Exception)]
             if not item_replies:

@@ -155,8 +155,8 @@ class Topology:
 
     async def _learn(self) -> None:
         nodes = self.nodes
-        asked = random.sample(nodes, min(len(nodes), _NODES_ASKED))  # nosec B311 # spreads the load
-        views = await self._views_of(asked)
+        sample = random.sample(nodes, min(len(nodes), _NODES_ASKED))  # nosec B311 # spreads the load
+        views = await self._views_of(sample)
         if not views:
             views = await self._views_of([self._node(address) for address in self._address.nodes])
         if views:
