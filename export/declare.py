@@ -11,8 +11,8 @@ from export.publish import PublishError, Sign, next_version, publish, staging
 from features.errors import SchemaError
 from features.files.strict_yaml import YamlError, read_yaml
 from features.model_types import refuse_misread_truths
-from features.rule_features import RuleFeatures
-from features.schema import FeatureSchema
+from features.schemas.rule_features import RuleFeatures
+from features.schemas.schema import FeatureSchema
 from service.bundle.manifest import Manifest
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
 from service.errors import first_fault

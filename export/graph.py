@@ -16,7 +16,7 @@ from export.external.lookup import NO_ROW, KeySlots, fill_hash_lookup, lookup_ta
 from export.interrupts import interrupt_held
 from export.log_space import out_of_log_space
 from features import FeatureSchema, layouts
-from features.schema import DERIVED
+from features.schemas.schema import DERIVED
 from features.within_request import INPUT as COMPARED
 from models.data.deriving.derive import derive
 from models.data.encoding.encoding import Encoding

@@ -1,10 +1,10 @@
 """The one definition of a feature, shared by training, export, the Redis load and the service."""
 
-from features.behaviours import BehaviourLayout
 from features.errors import FeatureError, SchemaError
 from features.keys import MISSING_KEY, key_of, keys_of_column
-from features.rows import RowLayout
-from features.schema import (
+from features.packing.behaviours import BehaviourLayout
+from features.packing.rows import RowLayout
+from features.schemas.schema import (
     BehaviourSchema,
     Categorical,
     Feature,

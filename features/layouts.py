@@ -10,7 +10,7 @@ import numpy as np
 
 from features import BehaviourLayout, FeatureSchema, RowLayout
 from features.counters import CellLayout, cell_layouts
-from features.schema import COUNTER
+from features.schemas.schema import COUNTER
 from features.within_request import INPUT, ComparedColumns
 
 Entity = Literal["user", "item"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.rows import RowLayout
-from features.schema import FeatureSchema, Numeric
+from features.packing.rows import RowLayout
+from features.schemas.schema import FeatureSchema, Numeric
 
 WITHIN = "within"  # the name of the group in training; the graph's input is `item_within`
 INPUT = "item_within"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from features import MISSING_KEY, FeatureError, MultiCategorical, Numeric, RowLayout, Vector
-from features.schema import Feature
+from features.schemas.schema import Feature
 from tables.batch import Batch
 from tables.key64 import is_key64, key_lists, keys_of
 from tables.vectors import vectors_of

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import FeatureError, Vector
-from features.numbers import vector_of
+from features.packing.numbers import vector_of
 from tables.batch import Batch
 from tables.text_numbers import NoNumberError, numbers_of_text
 from tables.types import is_list

@@ -21,7 +21,7 @@ from models.encoders.din import Din
 from models.encoders.pooling import COUNT_SCALE, Pooling
 from models.layers.activation import PRelu
 from models.layers.linear import GroupedLinear, GroupedMlp, PartLinear
-from models.network.embedding import GroupEmbedding
+from models.network.embedding.groups import GroupEmbedding
 from models.network.model import MultiTaskModel
 from models.trunks.mmoe import Mmoe
 from models.trunks.separate import Separate

@@ -9,7 +9,7 @@ import torch
 from bench.trainers.exchange import PARTS, EncodedInputs, EncodedPart
 from models.data.cache import Data, labels_of, lists_of, open_data
 from models.data.encoding.encoding import Encoding, log1p_columns
-from models.network.embedding import Numerics
+from models.network.embedding.groups import Numerics
 from models.recipe import Recipe, load_recipe
 
 MODELS = ("mmoe", "ple", "esmm")

@@ -9,7 +9,7 @@ import numpy as np
 
 from features import FeatureSchema, RowLayout
 from features.layouts import COUNTER_INPUT, Layouts
-from features.schema import Feature, MultiCategorical, Numeric, Vector
+from features.schemas.schema import Feature, MultiCategorical, Numeric, Vector
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from features import Numeric, RowLayout
 from features.layouts import Layouts
-from features.schema import Feature, FeatureSchema, MultiCategorical, Vector
+from features.schemas.schema import Feature, FeatureSchema, MultiCategorical, Vector
 from loop.join.delays import PART, label_fields, label_names
 from loop.join.served import ServedRows, counters_of, entity_rows, name_of
 from models.recipe import Recipe

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.keys import keys_of_column
 from features.layouts import Layouts
-from features.rows import RowLayout
+from features.packing.rows import RowLayout
 from tables import Table, find_table, packed_rows
 from tables.packing import feature_columns, list_columns
 

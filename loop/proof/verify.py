@@ -14,8 +14,8 @@ import numpy as np
 
 from features.files.writing import write_whole
 from features.layouts import Layouts
-from features.rows import RowLayout
-from features.schema import Feature, Numeric, Vector
+from features.packing.rows import RowLayout
+from features.schemas.schema import Feature, Numeric, Vector
 from features.statistics import relative_difference
 from loop.errors import LogError
 from loop.join.served import ServedRows, entity_rows

@@ -15,7 +15,7 @@ import numpy as np
 from export.bundle import Published, graph_scores, publish_run, served_schema
 from export.parity import TOLERANCE
 from export.publish import Sign
-from features.rule_features import RuleFeatures
+from features.schemas.rule_features import RuleFeatures
 from features.statistics import relative_difference
 from loop.errors import LogError
 from loop.quality.maps import Described, applied, described, fitted, inverted, with_maps

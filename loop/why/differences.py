@@ -6,7 +6,7 @@ import numpy as np
 
 from features import RowLayout
 from features.layouts import COUNTER_INPUT
-from features.schema import Feature
+from features.schemas.schema import Feature
 from loop.join.served import ServedRows
 from loop.why.compared import ComparedRequest
 from loop.why.why import Factor, PlaceChange

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from features.schema import DERIVED
+from features.schemas.schema import DERIVED
 from models.data.arrays import read_array
 from models.data.counting.counters import count_log, read_counters
 from models.data.deriving.derive import write_derived

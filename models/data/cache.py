@@ -12,7 +12,7 @@ import numpy as np
 from features import FeatureSchema, RowLayout
 from features.files.unfinished import finish, remove_abandoned, unfinished_folder
 from features.files.writing import naming_full_disk
-from features.schema import DERIVED
+from features.schemas.schema import DERIVED
 from models.data.arrays import read_array
 from models.data.build import build
 from models.data.counting.counters import read_counters

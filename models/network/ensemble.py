@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.data.encoding.encoding import Encoding
 from models.layers.position_bias import PositionTower
-from models.network.inputs import Batch
+from models.network.embedding.inputs import Batch
 from models.network.model import Embedded, MultiTaskModel
 from models.recipe import Recipe
 from models.structures.base import TaskStructure

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.errors import RecipeError
-from models.network.inputs import Batch
+from models.network.embedding.inputs import Batch
 from models.structures.base import Output, TaskStructure
 from models.structures.chain import Chain
 from models.structures.representation import OfRepresentation

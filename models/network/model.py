@@ -17,11 +17,11 @@ from models.layers.linear import GroupedMlp
 from models.layers.position_bias import PositionTower
 from models.layers.probability import LogProbability
 from models.network.domain import Domains
+from models.network.embedding.inputs import Batch, Inputs
+from models.network.embedding.shortening import shortened
 from models.network.heads import by_head, factors_of, representation_networks, statistics_of
-from models.network.inputs import Batch, Inputs
 from models.network.objective import Objective
 from models.network.sequences import build_encoders, described
-from models.network.shortening import shortened
 from models.network.user_bias import UserBias, build_user_bias
 from models.network.vectors import representation_of, user_item_of, vector_shapes, vectors_of
 from models.network.weights import Weights

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from features import FeatureError, FeatureSchema
 from features.nearest import nearest
-from features.rule_features import RuleFeatures
+from features.schemas.rule_features import RuleFeatures
 from models.catalogue import Task
 from models.errors import RecipeError
 from models.kinds import PROBABILITY, TaskKind

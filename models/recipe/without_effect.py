@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from features import FeatureSchema
-from features.schema import Numeric
+from features.schemas.schema import Numeric
 from models.catalogue import entry_of
 from models.encoders.base import EncoderOptions
 from models.encoders.din import DinOptions

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from features import RowLayout
-from features.schema import Feature
+from features.schemas.schema import Feature
 from models.errors import RecipeError
 from models.kinds import Score
 from models.layers.probability import of_logit

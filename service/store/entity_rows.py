@@ -7,7 +7,7 @@ import numpy as np
 
 from features.keys import MISSING_KEY, keys_of_column
 from features.layouts import Layouts
-from features.rows import RowLayout
+from features.packing.rows import RowLayout
 from features.times import LATEST_MS
 
 _INTEGERS = 10_000

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from features import FeatureSchema, Numeric, RowLayout
 from features.layouts import COUNTER_INPUT
-from features.schema import COUNTER, DERIVED
+from features.schemas.schema import COUNTER, DERIVED
 from models.data.arrays import ArrayFile
 from models.data.deriving.functions import FUNCTIONS
 from models.data.encoding.packed import PackedPart

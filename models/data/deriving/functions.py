@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from features import MISSING_KEY, key_of
-from features.derived_schema import (
+from features.schemas.derived_schema import (
     SECONDS,
     BucketFeature,
     CrossFeature,

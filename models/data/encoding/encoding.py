@@ -11,7 +11,7 @@ import numpy as np
 
 from features import FeatureSchema, Numeric
 from features.files.writing import replacing
-from features.schema import COUNTER, DERIVED
+from features.schemas.schema import COUNTER, DERIVED
 from features.within_request import WITHIN
 from models.data.encoding.vocabulary import Vocabulary, grown, totalled
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from features import RowLayout
-from features.schema import COUNTER, DERIVED
+from features.schemas.schema import COUNTER, DERIVED
 from features.within_request import WITHIN
 from models.data.encoding.encoding import (
     CANDIDATE,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from features import RowLayout
-from features.schema import DERIVED
+from features.schemas.schema import DERIVED
 from models.data.arrays import ArrayFile, read_array
 from models.data.encoding.encoding import Encoding
 from models.data.encoding.packed import item_key_columns, item_numeric_columns, packed_group

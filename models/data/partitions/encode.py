@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from features import RowLayout, keys_of_column
 from features.keys import sorted_distinct
 from features.layouts import Layouts
-from features.schema import Categorical
+from features.schemas.schema import Categorical
 from features.times import latest_now_ms
 from models.data.arrays import ArrayFile, read_array
 from models.data.encoding.entities import id_keys

@@ -13,7 +13,7 @@ from typing import Any
 
 from features.files.unfinished import finish, remove_abandoned, unfinished_folder
 from features.parent_process import begin_in_pool
-from features.schema import Feature
+from features.schemas.schema import Feature
 from models.data.encoding.impressions import times_are_bounded
 from models.data.partitions.encode import ROLES, FileToEncode, columns_of, encode_file
 from models.data.split import SplitParts

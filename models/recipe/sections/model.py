@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from features.counter_schema import Actions
+from features.schemas.counter_schema import Actions
 from models.catalogue import Encoder, Trunk
 from models.errors import RecipeError
 from models.options import Name, Options, Rate

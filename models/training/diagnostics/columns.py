@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from features import RowLayout
-from features.schema import COUNTER
+from features.schemas.schema import COUNTER
 from models.data.cache import Data
 from models.data.encoding.encoding import log1p_columns, transformed
 from models.data.encoding.packed import plain_numbers

@@ -10,8 +10,8 @@ from pydantic import AwareDatetime, Field
 
 from features import MISSING_KEY, RowLayout
 from features.layouts import EVENT_KEY_BYTES, Entity, Layouts, rows_of
-from features.schema import Numeric, Vector
-from features.strict_model import at_default
+from features.schemas.schema import Numeric, Vector
+from features.schemas.strict_model import at_default
 from service.api.fields import ResponseBody
 from service.store.base import Lifetimes
 from service.store.entity_rows import DecodedValue, PackedEntity, decoded_values, texts_of

@@ -13,7 +13,7 @@ import numpy as np
 
 from features import FeatureError, RowLayout
 from features.layouts import Layouts, behaviour_inputs
-from features.schema import Feature, MultiCategorical
+from features.schemas.schema import Feature, MultiCategorical
 from service.errors import FieldError, InvalidRequest
 from service.store.base import StoredRows
 from service.store.item_rows import ItemRows, unknown_rows

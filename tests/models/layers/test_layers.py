@@ -9,7 +9,7 @@ from models.layers.activation import Dice, PRelu
 from models.layers.linear import PartLinear
 from models.layers.position_bias import PositionSection, PositionTower
 from models.layers.probability import both, mixture, of_logit
-from models.network.embedding import KeyColumns, NumericBins, Numerics
+from models.network.embedding.groups import KeyColumns, NumericBins, Numerics
 
 
 def test_numerics_are_standardised_then_squashed_and_a_missing_one_is_learned():

@@ -10,8 +10,8 @@ from small_rankers import action_keys, raw_inputs, score, small, training_batch
 
 from models.encoders.base import Keys
 from models.errors import RecipeError
+from models.network.embedding.shortening import shortened
 from models.network.sequences import rows_of_actions
-from models.network.shortening import shortened
 
 CLICKS = {"actions": ["click"], "length": 4, "encoders": [{"type": "din", "hidden": [4]}]}
 CARTS = {"actions": ["cart"], "length": 6, "encoders": [{"type": "dupn", "hidden": 4, "user_hidden": 3}]}

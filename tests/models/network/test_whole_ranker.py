@@ -17,7 +17,7 @@ from export.graph import to_onnx
 from features import RowLayout
 from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from models.network.build import build_model
-from models.network.inputs import Inputs
+from models.network.embedding.inputs import Inputs
 
 TASKS = [
     {"type": "esmm", "click": "click", "conversion": "like"},

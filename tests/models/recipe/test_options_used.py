@@ -19,7 +19,7 @@ OF_COUNTERS = (
     "kuairand-counters has the kinds that its tables can feed; tests/features and tests/models/counting set it"
 )
 OF_TIMES = "no data set of ours has a time as a feature; tests/models/deriving trains one"
-OF_URLS = "no data set of ours has a URL; tests/features/test_text_parts.py sets it"
+OF_URLS = "no data set of ours has a URL; tests/features/schemas/test_text_parts.py sets it"
 OF_VECTORS = (
     "only the vectors of word2vec are in a recipe, as they are; tests/models/data/test_vectors_served.py sets it"
 )

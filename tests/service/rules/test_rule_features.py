@@ -14,8 +14,8 @@ from synthetic_bundle import SCHEMA
 from export.declare import declare
 from export.publish import PublishError
 from features.layouts import Layouts
-from features.rule_features import RuleFeatures
-from features.schema import FeatureSchema
+from features.schemas.rule_features import RuleFeatures
+from features.schemas.schema import FeatureSchema
 from service.bundle.loading import load_bundle
 from service.clock import now_ms
 from service.sample.embedded_redis import EmbeddedRedis

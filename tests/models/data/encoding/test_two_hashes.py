@@ -13,7 +13,7 @@ from models.data.cache import open_data
 from models.data.encoding.encoding import load_encoding
 from models.data.encoding.two_hashes import FIRST_CODE, rows_apart
 from models.data.encoding.vocabulary import Vocabulary, fit_vocabulary
-from models.network.compact import compact
+from models.network.embedding.compact import compact
 from models.recipe import RecipeError
 from models.training.run import open_run
 

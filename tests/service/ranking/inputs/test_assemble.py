@@ -9,7 +9,7 @@ import redis
 
 from features import FeatureSchema, RowLayout
 from features.layouts import Layouts
-from features.rows import multi_keys_of_column
+from features.packing.rows import multi_keys_of_column
 from service.errors import InvalidRequest
 from service.ranking.inputs.assemble import Assembled, assemble, item_rows, pack_raw, packed_context, put_own_features
 from service.sample.embedded_redis import EmbeddedRedis

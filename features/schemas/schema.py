@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from features.counter_schema import Counter, check_counters, stored_counters
-from features.derived_schema import OF_REQUEST_TIME, Derived, check_derived, operands, type_of
 from features.errors import FeatureError, SchemaError
-from features.strict_model import Name, Required, SchemaPart, at_default
-from features.text_parts import TextPart
+from features.schemas.counter_schema import Counter, check_counters, stored_counters
+from features.schemas.derived_schema import OF_REQUEST_TIME, Derived, check_derived, operands, type_of
+from features.schemas.strict_model import Name, Required, SchemaPart, at_default
+from features.schemas.text_parts import TextPart
 
 ACTION = "action"
 SCENE = "scene"

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from features.counter_schema import Counter
 from features.errors import SchemaError
-from features.schema import Feature, FeatureSchema, Numeric
-from features.strict_model import SchemaPart, at_default
+from features.schemas.counter_schema import Counter
+from features.schemas.schema import Feature, FeatureSchema, Numeric
+from features.schemas.strict_model import SchemaPart, at_default
 
 Features = Annotated[tuple[Feature, ...], Field(exclude_if=at_default)]
 Counters = Annotated[tuple[Counter, ...], Field(exclude_if=at_default, max_length=64)]

@@ -3,7 +3,7 @@
 import torch
 from small_rankers import small, training_batch
 
-from models.network.shortening import shortened
+from models.network.embedding.shortening import shortened
 
 OPTIONS = {"type": "sim", "category": "shop", "top": 2, "recent": 3, "hidden": [4]}
 

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from features import Feature, FeatureSchema, RowLayout
 from features.layouts import COUNTER_INPUT
-from features.schema import COUNTER, DERIVED
+from features.schemas.schema import COUNTER, DERIVED
 from features.within_request import INPUT, WITHIN
 from models.data.encoding.encoding import CANDIDATE, Encoding, NumericStats, log1p_columns
 from models.data.encoding.two_hashes import rows_apart
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 from models.encoders.base import EncoderSpec, Keys, View
 from models.layers.input_part import InputPart
-from models.network.compact import Lookup, compact, widened
-from models.network.dense_vectors import runs_of
-from models.network.embedding import GroupEmbedding, numerics_of, pieces_of
+from models.network.embedding.compact import Lookup, compact, widened
+from models.network.embedding.dense_vectors import runs_of
+from models.network.embedding.groups import GroupEmbedding, numerics_of, pieces_of
 from models.recipe.sections.model import EmbeddingSection
 from models.structures.representation import Candidates
 

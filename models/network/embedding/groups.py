@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from features import Categorical, Feature, MultiCategorical, Numeric
 from models.data.encoding.encoding import NumericStats
 from models.data.encoding.vocabulary import MISSING_ROW
-from models.network.compact import Lookup
-from models.network.dense_vectors import DenseVectors, PlainColumns
-from models.network.piecewise_linear import PiecewiseLinear, binned_columns
+from models.network.embedding.compact import Lookup
+from models.network.embedding.dense_vectors import DenseVectors, PlainColumns
+from models.network.embedding.piecewise_linear import PiecewiseLinear, binned_columns
 
 _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
 

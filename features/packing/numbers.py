@@ -9,7 +9,7 @@ import numpy as np
 from features.errors import FeatureError
 
 if TYPE_CHECKING:
-    from features.schema import Vector
+    from features.schemas.schema import Vector
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _PLAIN = frozenset({int, float})

@@ -15,8 +15,8 @@ import numpy as np
 from features.errors import FeatureError
 from features.keys import MISSING_KEY, key_of, keys_of_column
 from features.nearest import nearest
-from features.numbers import number_of, numbers_of_column, vector_of, vectors_of_column
-from features.schema import Feature, MultiCategorical, Numeric, Vector
+from features.packing.numbers import number_of, numbers_of_column, vector_of, vectors_of_column
+from features.schemas.schema import Feature, MultiCategorical, Numeric, Vector
 
 _KEY = Struct("<q")
 _NUMERIC = Struct("<f")

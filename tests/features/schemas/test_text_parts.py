@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from features import Categorical, FeatureSchema, RowLayout, key_of
 from features.layouts import Layouts
-from features.text_parts import UrlPart
+from features.schemas.text_parts import UrlPart
 
 PREFIX = {"type": "prefix", "characters": 3}
 URLS = {

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from features.strict_model import SchemaPart
+from features.schemas.strict_model import SchemaPart
 
 # Scheme, host with user and port, path; a query and a fragment follow. RFC 3986, appendix B, with a scheme optional.
 _URL = re.compile(r"(?:(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)|([^/?#]*))([^?#]*)")

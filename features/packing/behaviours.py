@@ -3,8 +3,8 @@
 import numpy as np
 
 from features.keys import keys_of_column
-from features.rows import RowLayout
-from features.schema import FeatureSchema
+from features.packing.rows import RowLayout
+from features.schemas.schema import FeatureSchema
 
 
 class BehaviourLayout(RowLayout):

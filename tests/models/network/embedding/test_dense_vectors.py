@@ -7,7 +7,7 @@ from small_rankers import FEATURES, raw_inputs, score, small, training_batch
 
 from export.graph import to_onnx
 from features import RowLayout
-from models.network.dense_vectors import DenseVectors
+from models.network.embedding.dense_vectors import DenseVectors
 from service.bundle.loading import open_session
 
 # Vectors stand before, between and behind single numbers, and one is carried by behaviours.

@@ -10,8 +10,8 @@ from export.graph import to_onnx
 from export.parity import check_parity
 from models.data.cache import open_data
 from models.data.encoding.encoding import quantile_edges
-from models.network.embedding import GroupEmbedding
-from models.network.piecewise_linear import PiecewiseLinear
+from models.network.embedding.groups import GroupEmbedding
+from models.network.embedding.piecewise_linear import PiecewiseLinear
 
 SECTION = {"dim": 4, "unknown_rate": 0.0, "numerics": {"encoding": "piecewise_linear", "bins": 3}}
 STEP = np.nextafter(np.float32(0), np.float32(1))  # the edges of a value that makes up most of a column

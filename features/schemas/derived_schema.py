@@ -11,7 +11,7 @@ from pydantic import Field
 
 from features.errors import SchemaError
 from features.keys import key_of
-from features.strict_model import Name, SchemaPart
+from features.schemas.strict_model import Name, SchemaPart
 
 CATEGORICAL = "categorical"
 MULTI_CATEGORICAL = "multi_categorical"

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from features.counters import DAY_S, ENTRY_BYTES, IMPRESSION, MOST_BUCKETS, MOST_KEY_BYTES, cell_layouts
 from features.errors import SchemaError
-from features.strict_model import Name, SchemaPart
+from features.schemas.strict_model import Name, SchemaPart
 
 Action = Annotated[str, Field(min_length=1, max_length=256)]
 Actions = Annotated[tuple[Action, ...], Field(min_length=1, max_length=32)]

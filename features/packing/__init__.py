@@ -1,0 +1,1 @@
+"""Packs raw values into rows: items, users, contexts, candidates and behaviours."""

@@ -1,0 +1,1 @@
+"""The feature schema and its parts: derived features, counters, features of rules."""

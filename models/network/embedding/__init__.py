@@ -1,0 +1,1 @@
+"""Embeds a batch: groups of features, dense vectors, numbers in pieces, and shortened sequences."""
