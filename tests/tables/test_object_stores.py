@@ -73,6 +73,17 @@ def test_a_bucket_that_refuses_is_named(log: Path, bucket: ObjectStore) -> None:
         open_table(f"{bucket.uri}/log/", "items")
 
 
+@pytest.mark.parametrize("name", ["log//x.parquet", "log/date=01//x.parquet", "log/../x.parquet"])
+def test_a_name_that_the_client_cannot_read_is_named(log: Path, bucket: ObjectStore, name: str) -> None:
+    """Its rows would be missing, so the table is refused, and the next table is not."""
+    bucket.objects[f"{PREFIX}{name}"] = b""
+    refusal = rf'cannot be read: {bucket.uri}/log: .*"{PREFIX}{name}".*; rename or remove the object$'
+    with pytest.raises(TableError, match=refusal):
+        open_table(f"{bucket.uri}/log/", "items")
+    day = log / "date=00"
+    assert open_table(f"{bucket.uri}/log/date=00/", "items").rows == open_table(day, "items").rows
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_bucket_without_time_is_asked_again(log: Path, bucket: ObjectStore, status: int) -> None:
     answers = [status] * 2
