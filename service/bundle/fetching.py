@@ -145,12 +145,13 @@ def fetched_manifest(folder: Path, tag: str = "") -> Path:
     return alone
 
 
-def was_replaced(folder: Path, tag: str) -> bool:
-    """Whether a version was published again since it was fetched: its manifest, now of the plain ETag `tag`, is
-    another one. False if the store does not tell.
+def was_replaced(folder: Path, tag: str = "") -> bool:
+    """Whether a version was published again since it was fetched: its manifest is another one by now.
+
+    `tag` is the manifest's plain ETag, if it is known. False if the store does not answer.
     """
     source = _source_of(folder)
-    if source is None or not tag or not folder.is_dir() or _tag_of(folder) == tag:
+    if source is None or not folder.is_dir() or (tag and _tag_of(folder) == tag):
         return False
     # The publisher's own copy has no tag, and a manifest that was put again as it was has a new one.
     with suppress(OSError):

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from service.addresses.registry_address import shown
 from service.bundle.fetching import NOT_FETCHED, fetched_manifest, names_in, versions_in, was_replaced
 from service.bundle.manifest import BundleName, Manifest, Version
 from service.bundle.verify import BundleRejected, read_manifest
 from service.objects.copies import objects_of
 
-_REPLACED = "version_replaced: published again since this host fetched it, and the host has what was published before"
 _READERS = 32  # manifests that are fetched at once: an object store takes tens of milliseconds for each
 _NAME: TypeAdapter[str] = TypeAdapter(BundleName)
 _VERSION: TypeAdapter[str] = TypeAdapter(Version)
@@ -95,13 +95,28 @@ def _read(registry: Path, trusted_keys: Path | None, target: Target, tag: str) -
     folder = folder_of(registry, target)
     try:
         if was_replaced(folder, tag):
-            return PublishedVersion(target, None, f"{_REPLACED}; remove {folder}, or publish under another number")
+            return PublishedVersion(target, None, str(_replaced(folder)))
         folder = fetched_manifest(folder, tag)
         return PublishedVersion(target, read_manifest(folder, trusted_keys), None)
     except BundleRejected as error:
         return PublishedVersion(target, None, str(error))
     except OSError as error:
         return PublishedVersion(target, None, f"{NOT_FETCHED}: {error.strerror}")
+
+
+def refuse_replaced(registry: Path, target: Target) -> None:
+    """Raise BundleRejected for a version that was published again after this host had fetched it.
+
+    This host would go live with another model than the others.
+    """
+    folder = folder_of(registry, target)
+    if was_replaced(folder):
+        raise _replaced(folder)
+
+
+def _replaced(folder: Path) -> BundleRejected:
+    advice = f"remove {folder}, or publish under another number"
+    return BundleRejected("version_replaced", f"{shown(folder)} was published again after it was fetched; {advice}")
 
 
 def _fitting(names: Iterable[str], pattern: TypeAdapter[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from service.bundle.fetching import NOT_FETCHED
 from service.bundle.hashes import HashRecords
 from service.bundle.manifest import Manifest
-from service.bundle.registry import Target, folder_of
+from service.bundle.registry import Target, folder_of, refuse_replaced
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
 from service.documents import Edit, NothingEarlier
 from service.errors import DocumentError, InvalidRequest, invalid
@@ -140,6 +140,7 @@ def roll_out(checks: RegistryChecks, changes: Mapping[str, Any], edit: Edit, att
     """
     targets = [changes[role] for role in ("stable", "canary", "shadow", "first_pass") if changes.get(role) is not None]
     for target in targets:  # hashed before the lock is taken; only the binding waits for it
+        refuse_replaced(checks.registry, target)
         checks.verify(target)
 
     def check(document: Rollout) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from features.files.strict_json import parse_json
 from features.files.writing import write_whole
 from service.addresses.registry_address import shown
-from service.bundle.fetching import FETCHING, fetch
+from service.bundle.fetching import FETCHING, fetch, was_replaced
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
 from service.callers.document import DOCUMENT as CALLERS
@@ -104,7 +104,9 @@ class RegistryCopier:
         if not look.changed or look.stored is None:
             self._fetch_problem = ""
             return
-        absent = [folder for folder in self._named_by(look.stored) if not folder.is_dir()]
+        named = self._named_by(look.stored)
+        self._remove_replaced(named)
+        absent = [folder for folder in named if not folder.is_dir()]
         # A version that does not exist stays absent, and the workers say so.
         if absent and self._fetched != look.stored.etag:
             self._fetching = Thread(target=self._fetch, args=(absent, look.stored.etag), name="fetch", daemon=True)
@@ -183,12 +185,7 @@ class RegistryCopier:
 
     def _move_damaged_away(self) -> None:
         """Remove live versions that were damaged on this disk; they are fetched again."""
-        try:
-            rollout = read_followed(self._registry)
-        except RolloutUnreadable:
-            return
-        for target in versions_of(rollout).values():
-            folder = folder_of(self._registry, target)
+        for folder in self._serving():
             if not folder.is_dir():
                 continue
             try:
@@ -197,6 +194,19 @@ class RegistryCopier:
                 log.error("the copy is fetched again: %s", error)
                 self._remove(folder)
                 _fetch_or_report(folder)
+
+    def _remove_replaced(self, folders: list[Path]) -> None:
+        """Remove versions that were published again since they were fetched, unless they serve now."""
+        for folder in folders:
+            if folder not in self._serving() and was_replaced(folder):
+                log.warning("%s was published again, and is fetched again", shown(folder))
+                self._remove(folder)
+
+    def _serving(self) -> list[Path]:
+        try:
+            return [folder_of(self._registry, target) for target in versions_of(read_followed(self._registry)).values()]
+        except RolloutUnreadable:
+            return []
 
     def _remove(self, folder: Path) -> None:
         aside = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=self._registry))

@@ -86,6 +86,38 @@ def test_what_goes_live_is_there_before_the_document_names_it(writer: Path, read
     assert copy_problem(reader) == ""
 
 
+def test_a_version_that_was_published_again_is_fetched_again_before_it_goes_live(
+    writer: Path, reader: Path, bucket: ObjectStore, tmp_path: Path
+) -> None:
+    published(writer, "1")
+    published(writer, "2")
+    go_live(writer, "1")
+    copier = RegistryCopier(reader, ROOM)
+    assert copier.start() == ""
+    before = {version: read_manifest(reader / "synthetic" / version) for version in "12"}
+    # Both are published again from another host, and the second one goes live there.
+    for key in [key for key in bucket.objects if key.startswith(f"{PREFIX}synthetic/")]:
+        del bucket.objects[key]
+    other = host(tmp_path, "other", bucket.uri)
+    for version in "12":
+        published(other, version, bias=1.0)
+    assert change(other, copier, "2") == ""
+    assert live(reader) == "synthetic/2"
+    assert read_manifest(reader / "synthetic" / "2") == read_manifest(other / "synthetic" / "2") != before["2"]
+    # What serves stays as long as it does, so that all workers have the same.
+    assert read_manifest(reader / "synthetic" / "1") == before["1"]
+
+
+def change(registry: Path, copier: RegistryCopier, version: str) -> str:
+    """Make a version live on one host, and follow on another one; return the problem of that."""
+    roll_out(RegistryChecks(registry, None, None, 12), {"stable": Target(name="synthetic", version=version)}, Edit("a"))
+    problem = copier.step()
+    while copier._fetching is not None:
+        copier._fetching.join()
+        problem = copier.step()
+    return problem
+
+
 def test_an_unchanged_registry_costs_four_conditional_requests(writer: Path, reader: Path, bucket: ObjectStore) -> None:
     published(writer, "1")
     go_live(writer, "1")

@@ -18,6 +18,8 @@ from service.bundle.loading import load_bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import published as listed
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
+from service.documents import Edit
+from service.rollout.trials.checks import RegistryChecks, roll_out
 
 MANIFEST = "synthetic/1/manifest.json"
 
@@ -211,8 +213,13 @@ def test_a_version_that_was_published_again_after_it_was_fetched_has_a_problem_t
     for registry in hosts:
         (one,) = listed(registry).versions
         assert one.manifest is None
-        assert (one.problem or "").startswith("version_replaced: published again since this host fetched it")
-        assert f"remove {registry / 'synthetic' / '1'}, or publish under another number" in (one.problem or "")
+        advice = f"remove {registry / 'synthetic' / '1'}, or publish under another number"
+        problem = f"version_replaced: {bucket.uri}/synthetic/1 was published again after it was fetched; {advice}"
+        assert one.problem == problem
+        # Nor does it go live from here.
+        with pytest.raises(BundleRejected) as refused:
+            roll_out(RegistryChecks(registry, None, None, 12), {"stable": one.target}, Edit("bob"))
+        assert str(refused.value) == problem
     # The advice helps.
     shutil.rmtree(fetched)
     (one,) = listed(hosts[1]).versions
