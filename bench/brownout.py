@@ -64,10 +64,10 @@ class OfferedLoad:
     def in_time(self) -> float:
         return self.load.in_time(IN_TIME_MS)
 
-    def line(self, what: str) -> str:
+    def line(self, title: str) -> str:
         answers = ", ".join(f"{len(ms)} x {status}" for status, ms in sorted(self.load.ms.items()))
         return (
-            f"{what:<38} {self.rate:7.0f}/s  in time {100 * self.in_time:6.2f} %  p50 {self.load.percentile(0.5):4.0f}"
+            f"{title:<38} {self.rate:7.0f}/s  in time {100 * self.in_time:6.2f} %  p50 {self.load.percentile(0.5):4.0f}"
             f"  p99 {self.load.percentile(0.99):4.0f} ms  CPU {self.cpu_ms:6.3f} ms  ({answers}; "
             f"driver late by {self.load.lag_ms:.0f} ms)"
         )
@@ -124,8 +124,8 @@ def _measured(
     # The bounds.
     print(f"rankings by step 0 to 3: {steps}; lost by step (1 - nDCG@10): {losses}")
     print(floor_line(at_rate.cpu_ms, model_ms))
-    what = f"brown-out: % of the callers in time at {TIMES} times the rate, C={sizes.candidates}"
-    verdict = Verdict(what, 100 * with_it.in_time, 100 * _ENOUGH, at_least=True)
+    title = f"brown-out: % of the callers in time at {TIMES} times the rate, C={sizes.candidates}"
+    verdict = Verdict(title, 100 * with_it.in_time, 100 * _ENOUGH, at_least=True)
     print(verdict.line(), flush=True)
     return verdict
 

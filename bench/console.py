@@ -74,8 +74,8 @@ def verdicts_of(costs: Mapping[str, float]) -> list[Verdict]:
     verdicts = []
     for page, (interval_ms, calls) in PAGES.items():
         percent = 100 * sum(costs[path] for path in calls) / interval_ms
-        what = f"console: % of a worker's CPU time while one person looks at {page}"
-        verdicts.append(Verdict(what, percent, _MOST_PERCENT, at_least=False))
+        title = f"console: % of a worker's CPU time while one person looks at {page}"
+        verdicts.append(Verdict(title, percent, _MOST_PERCENT, at_least=False))
     return verdicts
 
 

@@ -44,7 +44,7 @@ def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_s
     outputs = [o.name for o in run.ranker.outputs]
     rng = np.random.default_rng(0)
     # Ours computes the user once per request, the naive one once per candidate.
-    ours = open_session(to_onnx(graph, run.encoding).SerializeToString(), 1)
+    session = open_session(to_onnx(graph, run.encoding).SerializeToString(), 1)
     example = tiled(graph, request(schema, run.kept_rows, 7, 11, rng))
     theirs = open_session(naive_onnx(Naive(run.ranker), example, outputs).SerializeToString(), 1)
     compared = []
@@ -52,14 +52,14 @@ def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_s
         requests: list[Inputs] = [request(schema, run.kept_rows, candidates, behaviours, rng) for _ in range(_REQUESTS)]
         wide = [tiled(graph, r) for r in requests]
         # A comparison of costs needs equal scores.
-        pairs = [(ours.run(outputs, a), theirs.run(outputs, b)) for a, b in zip(requests[:4], wide[:4], strict=True)]
+        pairs = [(session.run(outputs, a), theirs.run(outputs, b)) for a, b in zip(requests[:4], wide[:4], strict=True)]
         difference = max(float(np.abs(x - y).max()) for a, b in pairs for x, y in zip(a, b, strict=True))
         assert difference <= 1e-5, (
             f"the naive graph differs by {difference} with {candidates} candidates and {behaviours} behaviours"
         )
         costs = in_turn(
             {
-                "graph": partial(run_seconds, ours, outputs, requests),
+                "graph": partial(run_seconds, session, outputs, requests),
                 "naive": partial(run_seconds, theirs, outputs, wide),
             },
             rounds,

@@ -145,8 +145,8 @@ def _figures(
     return made.model_copy(update={"checks": tuple(checks)})
 
 
-def _check(what: str, planned: float, real: float) -> PlanCheck:
-    return PlanCheck(what=what, planned=planned, real=real)
+def _check(title: str, planned: float, real: float) -> PlanCheck:
+    return PlanCheck(what=title, planned=planned, real=real)
 
 
 def _line(warm: dict[int, Spent], part: str = "worker_ms") -> RankingCost:
@@ -224,9 +224,9 @@ def _zipf_checks(tier: Tier, figures: Figures, requests: int) -> list[PlanCheck]
     rows = SMALL_CACHE_MB * (1 << 20) / figures.cached_item_bytes
     planned = hit_ratio(distinct(zipf(ITEMS, ZIPF), _COLD), rows)
     missing = _COLD * (1 - planned)
-    what = f"of C={_COLD}, Zipf {ZIPF}, a cache of {rows:,.0f} of {ITEMS:,} items"
+    title = f"of C={_COLD}, Zipf {ZIPF}, a cache of {rows:,.0f} of {ITEMS:,} items"
     return [
-        _check(f"hits {what}", planned, hits / (hits + misses)),
-        _check(f"CPU ms {what}", figures.ranking_ms.at(_COLD, missing), min(cost.worker_ms for cost in rounds)),
-        _check(f"Redis' CPU ms {what}", figures.redis_ms.at(_COLD, missing), min(cost.redis_ms for cost in rounds)),
+        _check(f"hits {title}", planned, hits / (hits + misses)),
+        _check(f"CPU ms {title}", figures.ranking_ms.at(_COLD, missing), min(cost.worker_ms for cost in rounds)),
+        _check(f"Redis' CPU ms {title}", figures.redis_ms.at(_COLD, missing), min(cost.redis_ms for cost in rounds)),
     ]

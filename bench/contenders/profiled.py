@@ -51,7 +51,7 @@ class Profiled:
 
 def _rows(profile: cProfile.Profile) -> list[list[Any]]:
     stats: dict[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    return [[_name(where), calls, own, everything] for where, (_, calls, own, everything, _callers) in stats.items()]
+    return [[_name(where), calls, own, cumulative] for where, (_, calls, own, cumulative, _callers) in stats.items()]
 
 
 def _name(where: tuple[str, int, str]) -> str:
@@ -62,8 +62,8 @@ def _name(where: tuple[str, int, str]) -> str:
 def called(rows: list[list[Any]], requests: int) -> list[Called]:
     """The functions of a profile, most expensive first."""
     functions = [
-        Called(name, calls / requests, own / requests * 1e6, everything / requests * 1e6)
-        for name, calls, own, everything in rows
+        Called(name, calls / requests, own / requests * 1e6, cumulative / requests * 1e6)
+        for name, calls, own, cumulative in rows
     ]
     return sorted(functions, key=lambda c: -c.own_us)
 

@@ -69,8 +69,8 @@ class RedisCluster:
 
     def join(self) -> None:
         for place, node in enumerate(self.nodes):
-            mine = [slot for slot in range(SLOTS) if slot * len(self.nodes) // SLOTS == place]
-            node.ask("CLUSTER ADDSLOTS", *mine)
+            slots = [slot for slot in range(SLOTS) if slot * len(self.nodes) // SLOTS == place]
+            node.ask("CLUSTER ADDSLOTS", *slots)
             node.ask("CLUSTER SET-CONFIG-EPOCH", place + 1)
         for node in self.nodes[1:]:
             node.ask("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)

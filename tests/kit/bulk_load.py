@@ -16,7 +16,7 @@ from service.store.redis.keys import behaviours_key
 ROOT = Path(__file__).parents[2]
 
 
-def everything(store: redis.Redis) -> dict[bytes, Any]:
+def contents_of(store: redis.Redis) -> dict[bytes, Any]:
     """All rows and behaviours, without the record of the registries that loaded them."""
     keys: Any = store.keys("fr:*:*")
     return {key: store.dump(key) for key in keys if not key.endswith(b":registries")}

@@ -84,7 +84,7 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
 
     inputs = graph_inputs(layouts)
     last = constant([-1], np.int64)
-    everything = constant([0], np.int64)
+    all_rows = constant([0], np.int64)
 
     def rows(name: str) -> str:
         """The sum over a group's columns; a constant if the schema lacks the group."""
@@ -102,15 +102,15 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
     shared = constant(0.0)
     for name in ("user", "context"):
         if f"{name}_keys" in inputs or f"{name}_numerics" in inputs:
-            shared = node("Add", shared, node("ReduceSum", rows(name), everything, keepdims=0))
+            shared = node("Add", shared, node("ReduceSum", rows(name), all_rows, keepdims=0))
     if "behaviour_keys" in inputs:
         shared = node(
-            "Add", shared, node("Mul", constant(0.1), node("ReduceSum", rows("behaviour"), everything, keepdims=0))
+            "Add", shared, node("Mul", constant(0.1), node("ReduceSum", rows("behaviour"), all_rows, keepdims=0))
         )
         times = node("Cast", node("Mod", "behaviour_times", constant(1000, np.int64)), to=TensorProto.FLOAT)
-        shared = node("Add", shared, node("Div", node("ReduceSum", times, everything, keepdims=0), constant(1000)))
+        shared = node("Add", shared, node("Div", node("ReduceSum", times, all_rows, keepdims=0), constant(1000)))
         zero = node("Mul", node("Cast", "request_time", to=TensorProto.FLOAT), constant(0))
-        shared = node("Add", shared, node("ReduceSum", zero, everything, keepdims=0))
+        shared = node("Add", shared, node("ReduceSum", zero, all_rows, keepdims=0))
     item = rows("item")
     item = node("Add", item, node("Add", rows("candidate"), rows("counter")))
     if "item_within" in inputs:

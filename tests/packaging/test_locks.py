@@ -57,14 +57,14 @@ def test_a_lock_satisfies_what_the_project_declares(lock: str, extras: tuple[str
 
 @pytest.mark.parametrize("lock", ["serve", "demo", "loadtest"])
 def test_a_package_has_one_version_in_all_locks(lock: str) -> None:
-    everything = pins("test")
-    assert {name: version for name, version in pins(lock).items() if everything.get(name) != version} == {}
+    all_pins = pins("test")
+    assert {name: version for name, version in pins(lock).items() if all_pins.get(name) != version} == {}
 
 
 def test_the_docs_site_is_built_with_versions_that_fit_the_tests() -> None:
     # It has packages of its own, and `make test-tools` installs it beside the others.
-    everything = pins("test")
-    assert {name: v for name, v in pins("docs").items() if everything.get(name, v) != v} == {}
+    all_pins = pins("test")
+    assert {name: v for name, v in pins("docs").items() if all_pins.get(name, v) != v} == {}
 
 
 def test_serving_installs_nothing_of_the_offline_half() -> None:

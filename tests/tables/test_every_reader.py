@@ -168,19 +168,19 @@ def test_what_cannot_be_read_is_refused_alike_by_every_reader(
     schema = FeatureSchema.model_validate(
         {"item": [{"name": "item_id", "type": "categorical"}], "item_id_feature": "item_id"}
     )
-    said = []
+    messages = []
     entities = Entities(tmp_path / "packed", Layouts.of(schema).item, "item_id")
     with pytest.raises(TableError) as refused:
         entities.read(find_table(tmp_path, "items"), "item_id")  # type: ignore[arg-type]
     entities.close()
-    said.append(str(refused.value))
+    messages.append(str(refused.value))
     with pytest.raises(LoadError) as not_loaded:
         load_folder(tmp_path, schema, server.url)
-    said.append(str(not_loaded.value))
+    messages.append(str(not_loaded.value))
     with pytest.raises(WorkloadError) as not_asked:
         read_popularity(tmp_path, "items", "item_id", 1.0, np.random.default_rng(0))
-    said.append(str(not_asked.value))
-    for text in said:
+    messages.append(str(not_asked.value))
+    for text in messages:
         assert "items.csv" in text and message in text and "\n" not in text
     columns = Columns() if "no column" in message else Columns(**dict.fromkeys(asdict(Columns()), "item_id"))
     with pytest.raises(PathsError, match=r"items.csv|the log has no column"):

@@ -103,9 +103,9 @@ ONE_VALUE = {
 }
 
 
-@pytest.mark.parametrize("what", ONE_VALUE)
-def test_a_csv_column_and_the_same_values_in_json_are_one_row(tmp_path: Path, server: EmbeddedRedis, what: str) -> None:
-    content, values = ONE_VALUE[what]
+@pytest.mark.parametrize("case", ONE_VALUE)
+def test_a_csv_column_and_the_same_values_in_json_are_one_row(tmp_path: Path, server: EmbeddedRedis, case: str) -> None:
+    content, values = ONE_VALUE[case]
     head, *lines = content.split("\n")[:-1]
     rows = [f"{i},{line},,\n" for i, line in enumerate(lines)]
     (tmp_path / "items.csv").write_text(f"item_id,{head},topics,price\n{''.join(rows)}")

@@ -140,10 +140,10 @@ def differing(folder: Path, recipe: Any, impressions: pd.DataFrame) -> set[int]:
         order = np.argsort(times)
         again = np.argsort(other["request_time"].numpy())
         for name, values in one.items():
-            mine = values.numpy()[order]
+            ordered = values.numpy()[order]
             joined = other[name].numpy()[again]
-            assert mine.dtype == joined.dtype and mine.shape == joined.shape, name
-            same = [a.tobytes() == b.tobytes() for a, b in zip(mine, joined, strict=True)]
+            assert ordered.dtype == joined.dtype and ordered.shape == joined.shape, name
+            same = [a.tobytes() == b.tobytes() for a, b in zip(ordered, joined, strict=True)]
             moved = [item_at[time] for time, equal in zip(times[order], same, strict=True) if not equal]
             assert not moved or name in ("item_numerics", "behaviour_numerics"), (part, name)
             items |= set(moved) if name == "item_numerics" else set()

@@ -160,9 +160,9 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_a_bad_value_is_refused_with_file_table_column_and_row(tiny_recipe, tables, tmp_path, what):
-    role, column, value, message = BROKEN[what]
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_bad_value_is_refused_with_file_table_column_and_row(tiny_recipe, tables, tmp_path, case):
+    role, column, value, message = BROKEN[case]
     changes = {"position": {"column": "place", "cross": "page", "head": "pctr"}}
     tables["impressions"]["page"] = 1
     if column == "part":

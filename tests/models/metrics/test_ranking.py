@@ -21,11 +21,11 @@ SCORES = np.log(np.clip(RNG.random(3000) * 0.7 + LABELS * 0.2, 1e-9, 1 - 1e-9))
 def test_auc_counts_ties_as_one_half_like_scikit_learn(rows):
     labels = np.array([float(y) for y, _ in rows])
     scores = np.array([float(s) for _, s in rows])
-    ours = ranking.auc(labels, scores)
+    computed = ranking.auc(labels, scores)
     if len(set(labels)) == 1:
-        assert ours is None
+        assert computed is None
     else:
-        assert ours == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
+        assert computed == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_gauc_weights_users_by_impressions_and_skips_users_of_one_class():
@@ -43,12 +43,12 @@ def test_gauc_equals_a_loop_over_users_with_scikit_learn():
     scores = np.round(SCORES, 1)
     total = weight = skipped = 0
     for user in np.unique(users):
-        mine = users == user
-        if len(set(LABELS[mine])) == 1:
+        of_user = users == user
+        if len(set(LABELS[of_user])) == 1:
             skipped += 1
             continue
-        total += mine.sum() * sk.roc_auc_score(LABELS[mine], scores[mine])
-        weight += mine.sum()
+        total += of_user.sum() * sk.roc_auc_score(LABELS[of_user], scores[of_user])
+        weight += of_user.sum()
     result = ranking.gauc(LABELS, scores, users)
     assert result.value == pytest.approx(total / weight, abs=1e-12)
     assert result.skipped == skipped
@@ -102,12 +102,12 @@ def test_list_metrics_are_the_mean_over_every_order_of_the_ties(lists, cutoff, r
     counted = [i for i in range(len(lists)) if 0 < label[group == i].sum() < (group == i).sum()]
     assert result.group.tolist() == counted and result.skipped == len(lists) - len(counted)
     for place, i in enumerate(counted):
-        mine = group == i
-        ndcg, reciprocal, recall = brute_force(label[mine], score[mine], cutoff)
+        of_group = group == i
+        ndcg, reciprocal, recall = brute_force(label[of_group], score[of_group], cutoff)
         assert result.ndcg[cutoff][place] == pytest.approx(ndcg, abs=1e-12)
         assert result.recall[cutoff][place] == pytest.approx(recall, abs=1e-12)
         assert result.mrr[place] == pytest.approx(reciprocal, abs=1e-12)
-        assert result.auc[place] == pytest.approx(sk.roc_auc_score(label[mine], score[mine]), abs=1e-12)
+        assert result.auc[place] == pytest.approx(sk.roc_auc_score(label[of_group], score[of_group]), abs=1e-12)
 
 
 def test_ndcg_equals_scikit_learns_which_averages_over_ties_too():

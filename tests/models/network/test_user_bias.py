@@ -94,10 +94,10 @@ def test_a_head_of_several_logits_gets_an_addend_for_each():
 
 
 def test_the_trunk_reads_the_groups_that_the_recipe_names():
-    everything = biased().ranker
+    whole = biased().ranker
     item_alone = biased(trunk_groups=["item"]).ranker
-    widths = {name: everything.inputs.part(name).width for name in ("user", "context", "item")}
-    assert [len(w) for w in everything.trunk.first.weights] == list(widths.values())
+    widths = {name: whole.inputs.part(name).width for name in ("user", "context", "item")}
+    assert [len(w) for w in whole.trunk.first.weights] == list(widths.values())
     assert [len(w) for w in item_alone.trunk.first.weights] == [widths["item"]]
 
 

@@ -64,9 +64,9 @@ def test_a_bad_space_is_refused_with_its_line_and_the_nearest_name(searched, tmp
     lines = yaml.safe_dump(recipe, sort_keys=False).splitlines()
     recipe_file.write_text("\n".join(lines).replace("space: HERE", f"space: {json.dumps(space)}"))
     assert main(["tune", str(recipe_file), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 1
-    said = capsys.readouterr().err
-    assert message in said
-    assert f"recipe.yaml:{len(lines)}: " in said
+    output = capsys.readouterr().err
+    assert message in output
+    assert f"recipe.yaml:{len(lines)}: " in output
     assert not (tmp_path / "out").exists()
 
 

@@ -61,7 +61,7 @@ def test_one_redis_is_no_cluster(url: str, nodes: tuple[tuple[str, int], ...], d
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("http://me:hush@h/0", "starts with redis://, rediss://, unix://, redis+cluster:// or rediss+cluster://"),
         ("redis://me:hush@one:1,two:2/0", "redis+cluster://host:port,host:port/"),
@@ -92,11 +92,11 @@ def test_one_redis_is_no_cluster(url: str, nodes: tuple[tuple[str, int], ...], d
         ("redis://me:hush@h /0", "host:port is expected"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused_by_its_variable_and_without_its_password(url: str, said: str) -> None:
+def test_a_url_that_cannot_be_used_is_refused_by_its_variable_and_without_its_password(url: str, message: str) -> None:
     with pytest.raises(SettingsError) as error:
         Settings.from_environment({"FUNNELRANK_REDIS_URL": url})
     assert "FUNNELRANK_REDIS_URL" in str(error.value)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "hu" not in str(error.value)
 
 

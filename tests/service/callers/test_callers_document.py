@@ -156,8 +156,8 @@ def test_the_list_of_unreadable_documents_does_not_say_that_everybody_may_rank(
         if content is not None:
             (tmp_path / CALLERS_FILE).write_text(content)
         assert main(["callers", "list", "--registry", str(tmp_path)]) == 1
-        said = capsys.readouterr().err
-        assert "everybody" not in said and "its copy cannot be read either" in said
+        output = capsys.readouterr().err
+        assert "everybody" not in output and "its copy cannot be read either" in output
         (tmp_path / CALLERS_FILE).touch()
 
 

@@ -338,8 +338,8 @@ def test_a_start_that_cannot_work_says_why_and_exits(tmp_path: Path, registry: P
         for settings in settings_by_reason.values()
     ]
     with ThreadPoolExecutor(2) as pool:
-        for reason, said in zip(settings_by_reason, pool.map(start_fails, environments), strict=True):
-            assert reason in said
+        for reason, output in zip(settings_by_reason, pool.map(start_fails, environments), strict=True):
+            assert reason in output
 
 
 def test_a_bundle_that_is_bad_at_the_start_leaves_the_service_alive_and_not_ready(

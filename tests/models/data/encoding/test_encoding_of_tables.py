@@ -33,8 +33,8 @@ def test_a_sequence_holds_the_users_newest_behaviours_strictly_before_the_impres
     by_time = train.set_index("time_ms")
     for row in range(0, len(part), 7):
         time = int(part.time[row])
-        mine = events[(events.user_id == by_time.user_id[time]) & (events.time_ms < time - lag_s * 1000)]
-        expected = mine.time_ms.sort_values(ascending=False).head(5).tolist()
+        earlier = events[(events.user_id == by_time.user_id[time]) & (events.time_ms < time - lag_s * 1000)]
+        expected = earlier.time_ms.sort_values(ascending=False).head(5).tolist()
         seen = [t for t in batch["behaviour_times"][row].tolist() if t]
         assert seen == expected
 

@@ -76,12 +76,12 @@ def test_training_warns_of_a_context_feature_that_varies(tiny_recipe, tables, tm
     changes = {"data.request_id": request_id, "training.epochs": 1}
     recipe = tiny_recipe(requests_of(tables, "battery"), changes)
     metrics = train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
-    said = (
+    warning = (
         f"context.battery varies among the impressions of 100.00% of the {groups}; /rank takes one context per "
         "request, so the value belongs to the candidate: declare it under features.item or features.candidate "
         "(docs/your-own-data.md, Features)"
     )
-    assert [w for w in metrics["warnings"] if w.startswith("context.")] == [said]
+    assert [w for w in metrics["warnings"] if w.startswith("context.")] == [warning]
 
 
 def test_training_says_nothing_where_context_is_one_per_request(tiny_recipe, tables, tmp_path):

@@ -29,8 +29,8 @@ def running(
         yield server
 
 
-def preview(server: Any, what: str, body: Any) -> Any:
-    answer = server.http.post(f"/{what}/preview", json=body, headers=TOKEN)
+def preview(server: Any, document: str, body: Any) -> Any:
+    answer = server.http.post(f"/{document}/preview", json=body, headers=TOKEN)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

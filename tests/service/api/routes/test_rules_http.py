@@ -126,13 +126,13 @@ def test_rules_that_cannot_hold_are_refused_with_their_field(server: Any, body: 
 def test_rules_that_empty_every_recent_list_of_their_scene_are_refused(shared: Any, kit: SimpleNamespace) -> None:
     for _ in range(40):
         rank(shared, scene="home")
-    everything = {"type": "block", "when": {"feature": "price", "at_least": 0}}
+    block_all = {"type": "block", "when": {"feature": "price", "at_least": 0}}
     # Both workers have seen requests of this scene.
-    answer = put(shared, everything, scene="home")
+    answer = put(shared, block_all, scene="home")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "rules.home"
     assert "would stay" in answer.json()["errors"][0]["message"]
-    hold(kit, shared, everything, scene="shop")
+    hold(kit, shared, block_all, scene="shop")
     empty = rank(shared, scene="shop")
     assert (empty["ranking"], empty["rules"]["removed"]) == ([], {"0:block": 12})
     assert rank(shared, scene="shop", explain=True)["ranking"] == []

@@ -167,11 +167,11 @@ def test_profiles_that_score_nobody_are_refused(
         assert server.rank(["1", "2"]).json()["coverage"] == {"requested": 2, "scored": 2}
 
 
-@pytest.mark.parametrize("what", ["registry", "document"])
+@pytest.mark.parametrize("place", ["registry", "document"])
 def test_weights_stay_live_while_their_document_is_gone(
-    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis, what: str
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis, place: str
 ) -> None:
-    path = registry if what == "registry" else registry / "fusion.json"
+    path = registry if place == "registry" else registry / "fusion.json"
     unreadable = 'document_unreadable{document="fusion"}'
     with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
 

@@ -104,9 +104,9 @@ COUNTED = {
 }
 
 
-@pytest.mark.parametrize("which", COUNTED)
-def test_the_planned_memory_of_counters_is_within_a_tenth_of_the_measured(which: str) -> None:
-    counters, counts = COUNTED[which]
+@pytest.mark.parametrize("case", COUNTED)
+def test_the_planned_memory_of_counters_is_within_a_tenth_of_the_measured(case: str) -> None:
+    counters, counts = COUNTED[case]
     base = layouts_of(2, 2, 0).schema
     layouts = Layouts.of(FeatureSchema.model_validate(base.model_dump() | {"counters": counters}))
     users = [f"{i:08d}" for i in range(counts.users)]
@@ -140,14 +140,14 @@ def servers() -> list[str]:
     return ["embedded", *(["system"] if shutil.which("redis-server") else [])]
 
 
-@pytest.mark.parametrize("which", servers())
+@pytest.mark.parametrize("server_kind", servers())
 @pytest.mark.parametrize("size", SIZES)
 def test_the_planned_memory_is_within_a_tenth_of_the_measured(
-    size: str, which: str, monkeypatch: pytest.MonkeyPatch
+    size: str, server_kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widths, counts, lifetimes = SIZES[size]
     layouts = layouts_of(*widths)
-    if which == "system":
+    if server_kind == "system":
         monkeypatch.setattr("service.sample.embedded_redis.redis_server", lambda: shutil.which("redis-server"))
     with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
         fill(client, layouts, counts, lifetimes)

@@ -9,7 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import redis
-from bulk_load import everything, items_of, loading
+from bulk_load import contents_of, items_of, loading
 
 from features import FeatureSchema
 from features.layouts import Layouts
@@ -120,14 +120,17 @@ def test_tables_are_read_under_the_names_that_the_bundle_carries(
     for folder, version in ((plain, "1"), (renamed, "2")):
         store.flushall()
         with loading(folder, registry, redis_server.url, "--bundle", f"synthetic/{version}") as done:
-            said = done.communicate()[1]
-        assert done.returncode == 0, said
-        loaded.append({k: v for k, v in everything(store).items() if b":load:" not in k})
+            output = done.communicate()[1]
+        assert done.returncode == 0, output
+        loaded.append({k: v for k, v in contents_of(store).items() if b":load:" not in k})
     assert loaded[0] == loaded[1] and loaded[0]
     with loading(renamed, registry, redis_server.url, "--bundle", "synthetic/1") as done:
-        said = done.communicate()[1]
+        output = done.communicate()[1]
     assert done.returncode == 1
-    assert "items.parquet: no column 'item_id', which data.item_id names; nearest: " in said and "Traceback" not in said
+    assert (
+        "items.parquet: no column 'item_id', which data.item_id names; nearest: " in output
+        and "Traceback" not in output
+    )
 
 
 def test_loading_again_changes_nothing(

@@ -42,14 +42,14 @@ def test_a_load_that_fails_leaves_no_line_that_says_it_is_done(capsys: pytest.Ca
 
 
 def test_a_terminal_gets_a_bar_that_ends_full() -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
+    terminal, child_end = pty.openpty()
+    termios.tcsetwinsize(child_end, (24, 80))
     try:
-        done = subprocess.run([sys.executable, "-c", LOAD], cwd=ROOT, stderr=theirs, timeout=60)
-        shown = os.read(ours, 100_000).decode()
+        done = subprocess.run([sys.executable, "-c", LOAD], cwd=ROOT, stderr=child_end, timeout=60)
+        shown = os.read(terminal, 100_000).decode()
     finally:
-        os.close(theirs)
-        os.close(ours)
+        os.close(child_end)
+        os.close(terminal)
     assert done.returncode == 0
     assert "goes on after 2" in shown
     assert "items: 100%" in shown

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import redis
-from bulk_load import everything, loading
+from bulk_load import contents_of, loading
 from redis_proxy import RedisProxy
 
 from features import FeatureSchema
@@ -88,10 +88,10 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
     assert f"behaviours: continues after the {done} rows" in stderr
     assert "items: continues after the 300 rows" in stderr
     assert '"loaded_at":null' not in store.hget(SCHEMAS, layouts.fingerprint).decode()  # type: ignore[union-attr]
-    resumed = everything(store)
+    resumed = contents_of(store)
     store.flushall()
     load_folder(tmp_path, layouts.schema, redis_server.url)
-    assert everything(store) == resumed
+    assert contents_of(store) == resumed
 
 
 @pytest.fixture
