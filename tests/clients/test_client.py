@@ -5,6 +5,7 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from funnelrank_client import (
     BadRequest,
@@ -161,6 +162,19 @@ def test_every_call_carries_the_key_and_operators_calls_the_token_instead(stub: 
             client.put_user_features({"u": {}})
         assert [headers["authorization"] for _, _, headers, _ in stub.requests] == ["Bearer k", expected]
         assert "Bearer" not in repr(vars(client))
+
+
+def test_vectors_of_numpy_are_sent_as_numbers(stub: Stub) -> None:
+    vector = np.array([1.5, -2.0], dtype=np.float32)
+    with Client(stub.url) as client:
+        client.put_item_features({"a": {"text": vector, "price": np.float32(0.5), "stock": np.int64(3)}})
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            client.put_item_features({"a": {"text": np.array([np.nan])}})
+        with pytest.raises(TypeError, match="set is no JSON"):
+            client.put_item_features({"a": {"tags": {"x"}}})  # type: ignore[dict-item]
+    ((_, path, _, body),) = stub.requests
+    values = {"text": [1.5, -2.0], "price": 0.5, "stock": 3}
+    assert (path, body) == ("/features/items", {"items": [{"item_id": "a", "features": values}]})
 
 
 def test_nan_is_refused_before_it_is_sent(stub: Stub) -> None:

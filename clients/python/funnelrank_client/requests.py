@@ -113,8 +113,18 @@ def rank_body(
 
 
 def to_json(body: Any) -> bytes:
-    """Raises ValueError for NaN and infinity, which JSON does not have."""
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Raises ValueError for NaN and infinity, which JSON does not have; arrays and numbers of numpy become lists and
+    numbers.
+    """
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    return text.encode()
+
+
+def _plain(value: Any) -> Any:
+    """What a value of numpy is in Python: a vector usually comes from there. Raises TypeError for other types."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
