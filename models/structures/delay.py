@@ -220,6 +220,8 @@ class FakeNegatives(_OfDelay):
 class WithoutRepetitions(_OfDelay):
     """The mean log loss over the rows that are no repetition, so that each impression counts once."""
 
+    refuses_list_loss: ClassVar[str] = "counts each impression once; a list loss would count repeated ones twice"
+
     def __init__(self, options: FakeNegativesOptions) -> None:
         self.options = options
 

@@ -247,3 +247,7 @@ def test_a_repeated_impression_never_counts_twice(tiny_recipe, tables, tmp_path,
     recipe = tiny_recipe(tables | {"impressions": repeated}, changes)
     with pytest.raises(RecipeError, match=message):
         train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
+    listed = changes | {"training.list_losses": {"pctr": {"type": "jrc"}}}
+    refused = tiny_recipe(tables | {"impressions": repeated}, listed)
+    with pytest.raises(RecipeError, match="'pctr' counts each impression once; a list loss would count repeated ones"):
+        train(refused, tmp_path / "listed", cache=tmp_path / "cache", quiet=True, reading_steps=0)
