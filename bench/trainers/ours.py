@@ -26,8 +26,9 @@ class OwnTrainer:
     package = "funnelrank"
     version = __version__
 
-    def __init__(self, inputs: EncodedInputs, settings: TrainerSettings) -> None:
-        data = opened(settings.model, settings.seed, settings.epochs)
+    def __init__(self, inputs: EncodedInputs, settings: TrainerSettings, further: tuple[str, ...] = ()) -> None:
+        """Build the recipe's model, with `further` settings."""
+        data = opened(settings.model, settings.seed, settings.epochs, further)
         training = data.recipe.training
         steps = steps_per_epoch(len(data.parts["train"]), training.batch_size) * training.epochs
         model = build_model(data.recipe, data.encoding, data.cross_values)

@@ -37,16 +37,16 @@ LABELS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-def compared_recipe(model: str, seed: int = 1, epochs: int = 3) -> Recipe:
-    """Return the recipe of a model without behaviours, with the labels of `LABELS`."""
+def compared_recipe(model: str, seed: int = 1, epochs: int = 3, further: tuple[str, ...] = ()) -> Recipe:
+    """Return the recipe of a model without behaviours, with the labels of `LABELS` and `further` settings."""
     file, overrides = _SETTINGS[model]
     training = (f"training.seed={seed}", f"training.epochs={epochs}")
-    return load_recipe(_RECIPES / file, (*_WITHOUT_BEHAVIOURS, *overrides, *training))
+    return load_recipe(_RECIPES / file, (*_WITHOUT_BEHAVIOURS, *overrides, *training, *further))
 
 
-def opened(model: str, seed: int = 1, epochs: int = 3) -> Data:
+def opened(model: str, seed: int = 1, epochs: int = 3, further: tuple[str, ...] = ()) -> Data:
     """Open the data of a model's recipe."""
-    return open_data(compared_recipe(model, seed, epochs), CACHE)
+    return open_data(compared_recipe(model, seed, epochs, further), CACHE)
 
 
 def encoded_inputs(data: Data, labels: tuple[tuple[str, ...], ...]) -> EncodedInputs:

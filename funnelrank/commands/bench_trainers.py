@@ -50,5 +50,6 @@ def bench_trainers(peers: str, models: tuple[str, ...], seeds: int, epochs: int,
     """
     from bench.trainers.compare import compare_trainers
 
-    pythons = {"ours": sys.executable, "rechub": peers, "rechub_sliced": peers, "deepctr": peers}
-    compare_trainers(pythons, models or MODELS, seeds, epochs, runs, out)
+    ours = dict.fromkeys(("ours", "ours_small_start"), sys.executable)
+    theirs = dict.fromkeys(("rechub", "rechub_sliced", "deepctr"), peers)
+    compare_trainers(ours | theirs, models or MODELS, seeds, epochs, runs, out)

@@ -14,6 +14,7 @@ def test_the_command_measures_and_judges_serving(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.scale.serving_processes._PHASE_S", 4.0)
+    monkeypatch.setattr("bench.scale.serving._SWAP_TURNS", 1)
     out = tmp_path / "scale.json"
     run_scale(ScaleSizes(serving_keys=600_000), ("serving",), out)
     measured = json.loads(out.read_text())["parts"]["serving"]
