@@ -145,6 +145,7 @@ def test_files_and_their_order_change_nothing(recipe_of, tmp_path):
         rows[20:].to_parquet(folder / "b.parquet", index=False)
     folders = ("--set", "data.behaviours=behaviours/", "--set", "data.items=items/")
     assert learnt(apart, *folders)["w2v"].equals(whole["w2v"])
+    assert learnt(apart, *folders, "--set", f"data.dir=file://{apart.parent}")["w2v"].equals(whole["w2v"])
     texts = recipe_of({name: tables[name] for name in ("users", "impressions")}, "texts")
     shuffled.to_csv(texts.with_name("behaviours.csv"), index=False)
     items = tables["items"].assign(tags=["|".join(map(str, tags)) for tags in tables["items"]["tags"]])
