@@ -1,6 +1,6 @@
 """Computes a ranking's rows again from the tables that training reads: users, items and behaviours."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,10 @@ import numpy as np
 from features.keys import keys_of_column
 from features.layouts import Layouts
 from features.packing.rows import RowLayout
-from tables import Table, find_table, packed_rows
+from loop.errors import LogError
+from loop.proof.records import Exposure
+from service.bundle.loading import Bundle
+from tables import Table, TableNames, find_table, packed_rows
 from tables.packing import feature_columns, list_columns
 
 
@@ -48,22 +51,41 @@ class SourceRows:
         return rows
 
 
-def read_sources(tables: Path, layouts: Layouts, users: Collection[str], items: Collection[str]) -> SourceRows:
-    """Read the rows of these users and items, and of the items in the users' behaviours. Raises TableError."""
+def read_sources(tables: Path, layouts: Layouts, sample: Sequence[Exposure], names: TableNames) -> SourceRows:
+    """Read the rows of the exposures' users and items, and of the items in the users' behaviours.
+
+    `names` are those of the recipe that trained on these tables. Raises TableError, and LogError without a table.
+    """
+    users = {each["user_id"] for each in sample}
+    items = {item for each in sample for item in each["item_ids"]}
     rows = SourceRows(layouts)
     schema = layouts.schema
-    behaviours = find_table(tables, "behaviours")
-    if behaviours is not None and schema.behaviour is not None:
-        rows.behaviours = _behaviours(behaviours, layouts, users)
-    of_behaviours = {item for events in rows.behaviours.values() for _, item, _, _ in events}
-    for role, layout, id_feature, ids, found_in in (
-        ("users", layouts.user, schema.user_id_feature, users, rows.users),
-        ("items", layouts.item, schema.item_id_feature, {*items, *of_behaviours}, rows.items),
-    ):
-        table = find_table(tables, role)
-        if table is not None:
-            found_in.update(_rows(table, layout, id_feature, f"{role.removesuffix('s')}_id", ids))
+    if schema.behaviour is not None:
+        rows.behaviours = _behaviours(_opened(tables, "behaviours", names), layouts, users, names)
+    items |= {item for events in rows.behaviours.values() for _, item, _, _ in events}
+    if len(feature_columns(layouts.user, schema.user_id_feature)):
+        table = _opened(tables, "users", names)
+        rows.users.update(_rows(table, layouts.user, schema.user_id_feature, names.user_id, users))
+    if len(feature_columns(layouts.item, schema.item_id_feature)):
+        table = _opened(tables, "items", names)
+        rows.items.update(_rows(table, layouts.item, schema.item_id_feature, names.item_id, items))
     return rows
+
+
+def names_of(sample: Sequence[Exposure], bundles: Mapping[str, Bundle | str]) -> TableNames:
+    """The names of tables and columns in the manifest of the exposures' model; the defaults if it has none."""
+    for exposure in sample:
+        bundle = bundles[f"{exposure['model']}/{exposure['version']}"]
+        if isinstance(bundle, Bundle):
+            return bundle.manifest.tables or TableNames()
+    return TableNames()
+
+
+def _opened(tables: Path, role: str, names: TableNames) -> Table:
+    table = find_table(tables, role, names.file_of(role))
+    if table is None:
+        raise LogError(f"{tables} has no {names.file_of(role) or f'{role}.parquet or {role}.csv'} to compare with")
+    return table
 
 
 def _rows(
@@ -79,12 +101,14 @@ def _rows(
                 yield texts[place], row.tobytes()
 
 
-def _behaviours(table: Table, layouts: Layouts, users: Collection[str]) -> dict[str, list[tuple[int, str, int, int]]]:
+def _behaviours(
+    table: Table, layouts: Layouts, users: Collection[str], names: TableNames
+) -> dict[str, list[tuple[int, str, int, int]]]:
     schema = layouts.schema.behaviour
     assert schema is not None
     by_user: dict[str, list[tuple[int, str, int, int]]] = {}
-    for batch in table.batches(["user_id", "item_id", "time_ms", "action", "scene"]):
-        texts = batch.texts("user_id")
+    for batch in table.batches([names.user_id, names.item_id, names.time_ms, "action", "scene"]):
+        texts = batch.texts(names.user_id)
         places = np.array([place for place, text in enumerate(texts) if text in users], dtype=np.int64)
         if not len(places):
             continue
@@ -92,9 +116,9 @@ def _behaviours(table: Table, layouts: Layouts, users: Collection[str]) -> dict[
         actions = of_users.keys("action", lambda values: keys_of_column(schema.action_vocabulary, values, "action"))
         scenes = of_users.keys("scene", lambda values: keys_of_column(schema.scene_vocabulary, values, "scene"))
         columns = (
-            of_users.texts("user_id"),
-            of_users.times("time_ms").tolist(),
-            of_users.texts("item_id"),
+            of_users.texts(names.user_id),
+            of_users.times(names.time_ms).tolist(),
+            of_users.texts(names.item_id),
             actions.tolist(),
             scenes.tolist(),
         )

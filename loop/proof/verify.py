@@ -22,7 +22,7 @@ from loop.join.served import ServedRows, entity_rows
 from loop.log.hours import hour_name
 from loop.proof.again import logged_predictions, open_bundle, scored_again
 from loop.proof.records import Exposure, exposures_of, layouts_of
-from loop.proof.sources import SourceRows, read_sources
+from loop.proof.sources import SourceRows, names_of, read_sources
 from service.bundle.loading import Bundle
 from service.bundle.verify import BundleRejected
 from service.exposures.folder import VERIFIED
@@ -91,7 +91,8 @@ def verify(
             except LogError as error:
                 done.skip(str(error), len(of_schema))
                 continue
-            _verify_rows(of_schema, layouts, tables, done)
+            source = read_sources(tables, layouts, of_schema, names_of(of_schema, bundles))
+            _verify_rows(of_schema, layouts, source, done)
     done.exposures = len(sample)
     return done
 
@@ -143,11 +144,8 @@ def _verify_scores(
             done.note(f"task {task}", exposure["time_ms"], _where(exposure, exposure["item_ids"][place], example))
 
 
-def _verify_rows(sample: list[Exposure], layouts: Layouts, tables: Path, done: Verification) -> None:
+def _verify_rows(sample: list[Exposure], layouts: Layouts, source: SourceRows, done: Verification) -> None:
     """Compare the rows of exposures with those of the tables."""
-    users = {each["user_id"] for each in sample}
-    items = {item for each in sample for item in each["item_ids"]}
-    source = read_sources(tables, layouts, users, items)
     for exposure in sample:
         if any(reason.startswith(("store_unavailable", "corrupt_rows")) for reason in exposure["degraded"]):
             done.skip("the store did not give its rows")

@@ -1,5 +1,7 @@
 """Tests the proofs over a log that real processes wrote: replays are bit for bit, and a planted skew is named."""
 
+import json
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,6 +195,30 @@ def test_a_behaviour_of_the_millisecond_of_the_ranking_is_no_difference(served: 
     newest = max(event["timestamp"] for event in served.events)
     done = verified(served, changed("time_ms", lambda time_ms: newest, slice(0, 2)))
     assert done.skews == {}
+
+
+def test_tables_and_columns_have_the_names_of_the_recipe(served: SimpleNamespace, tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    shutil.copytree(served.registry, registry)
+    manifest = registry / "synthetic" / "1" / "manifest.json"
+    columns = {"user_id": "member", "item_id": "sku", "time_ms": "at"}
+    names = columns | {"items": "goods.parquet", "users": "members/"}
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"tables": names}))
+    tables = tmp_path / "tables"
+    (tables / "members").mkdir(parents=True)
+    for name, renamed in {"items": "goods", "users": "members/a", "behaviours": "behaviours"}.items():
+        table = pq.read_table(served.tables / f"{name}.parquet")
+        table = table.rename_columns([columns.get(column, column) for column in table.column_names])
+        pq.write_table(table, tables / f"{renamed}.parquet")
+    # A table of the default name that the recipe does not read.
+    write_sources(tmp_path / "other", served.events, item_25=1000.0)
+    shutil.copy(tmp_path / "other" / "items.parquet", tables)
+    done = verify(served.log, registry, tables)
+    assert done.skews == {}
+    assert done.compared_rows == 40
+    (tables / "behaviours.parquet").unlink()
+    with pytest.raises(LogError, match=r"has no behaviours\.parquet or behaviours\.csv to compare with"):
+        verify(served.log, registry, tables)
 
 
 @pytest.mark.parametrize("hours", [1, 2])
