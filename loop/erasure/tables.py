@@ -1,5 +1,6 @@
 """Erases a user from training tables, and searches them for what is left."""
 
+import math
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +16,7 @@ from loop.log.hours import opened_parquet
 from models.recipe import load_recipe
 from models.recipe.sections.data import USER_ROW
 
+_ITEMS = "items.parquet"  # has no user
 _INDEX = "impressions.parquet"  # erased last: it alone says which rows of users are the user's
 
 
@@ -30,6 +32,7 @@ def forget_in_tables(folder: Path, user_id: str) -> tuple[dict[str, int], dict[s
         shutil.rmtree(folder / PIECES)
     recipe = folder / RECIPE_FILE
     column = load_recipe(recipe).data.user_id if recipe.exists() else "user_id"
+    _refuse_unsearchable(folder, tables, column)
     index = folder / _INDEX
     rows = _user_rows(index, column, user_id) if index.exists() else set()
     removed = {path.name: _rewrite(path, column, user_id, rows) for path in tables}
@@ -49,6 +52,20 @@ def _tables_of(folder: Path) -> list[Path]:
         for unfinished in folder.glob(f".{path.name}.*"):
             unfinished.unlink()
     return tables
+
+
+def _refuse_unsearchable(folder: Path, tables: Collection[Path], column: str) -> None:
+    """Raise LogError for tables in which the user's rows would not be seen, and so would be left without a word."""
+    inner = sorted(p for suffix in ("parquet", "csv") for p in folder.glob(f"*/**/*.{suffix}") if p.is_file())
+    if inner:
+        problem = f"has tables in folders, such as {inner[0].relative_to(folder)}, which are not rewritten"
+        raise LogError(f"{folder} {problem}; name each folder of Parquet files by itself")
+    for path in tables:
+        with opened_parquet(path) as file:
+            names = file.schema_arrow.names
+        if path.name != _ITEMS and column not in names and USER_ROW not in names:
+            problem = f"has neither a column '{column}' nor '{USER_ROW}', so its users are not known"
+            raise LogError(f"{path} {problem}; data.user_id of a {RECIPE_FILE} beside it names the column")
 
 
 def _user_rows(path: Path, column: str, user_id: str) -> set[int]:
@@ -72,7 +89,13 @@ def _own(batch: pa.RecordBatch, column: str, user_id: str, rows: Collection[int]
 
 
 def _is_user(batch: pa.RecordBatch, column: str, user_id: str) -> pa.Array:
-    return pc.fill_null(pc.equal(batch.column(column).cast(pa.string()), user_id), False)
+    values = batch.column(column)
+    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        # Whole numbers with gaps are floats in a table of pandas: 712.0 is the user 712.
+        digits = user_id.removeprefix("-")
+        whole = float(user_id) if digits.isdecimal() and str(int(user_id)) == user_id else math.nan
+        return pc.fill_null(pc.equal(values.cast(pa.float64()), whole), False)
+    return pc.fill_null(pc.equal(values.cast(pa.string()), user_id), False)
 
 
 def _count(path: Path, column: str, user_id: str, rows: Collection[int]) -> int:

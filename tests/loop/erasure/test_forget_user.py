@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis as redis_client
@@ -21,6 +22,7 @@ from funnelrank.main import main
 from loop.erasure import log as log_erasure
 from loop.erasure.log import forget_in_log
 from loop.erasure.tables import forget_in_tables
+from loop.errors import LogError
 from loop.join.join import join
 from loop.log.compact import compact
 from loop.log.hours import hour_files
@@ -240,6 +242,31 @@ def test_tables_that_cannot_be_rewritten_are_refused(
     errors = capsys.readouterr().err
     for message in ("has no tables", "users.csv, which are not rewritten", "no exposure log", "names no user"):
         assert message in errors
+
+
+def test_users_of_every_type_of_id_are_found(tmp_path: Path) -> None:
+    for name, ids in {"floats": [7.0, 8.0, None], "integers": [7, 8, 7], "texts": ["7", "07", "7.0"]}.items():
+        pq.write_table(pa.table({"user_id": pa.array(ids), "n": [1, 2, 3]}), tmp_path / f"{name}.parquet")
+    decimals = pa.array([7, 8, 9]).cast(pa.decimal128(24, 2))
+    pq.write_table(pa.table({"user_id": decimals, "n": [1, 2, 3]}), tmp_path / "decimals.parquet")
+    removed, left = forget_in_tables(tmp_path, "7")
+    assert removed == {"decimals.parquet": 1, "floats.parquet": 1, "integers.parquet": 2, "texts.parquet": 1}
+    assert left == {}
+    # Another text is another user.
+    assert forget_in_tables(tmp_path, "07")[0]["texts.parquet"] == 1
+    assert pq.read_table(tmp_path / "floats.parquet")["n"].to_pylist() == [2, 3]
+
+
+def test_tables_whose_users_cannot_be_seen_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item_id": ["7"]}), tmp_path / "items.parquet")
+    pq.write_table(pa.table({"member": ["7"]}), tmp_path / "members.parquet")
+    with pytest.raises(LogError, match=r"members\.parquet has neither a column 'user_id' nor 'user_row'"):
+        forget_in_tables(tmp_path, "7")
+    (tmp_path / "members.parquet").unlink()
+    (tmp_path / "impressions" / "date=1").mkdir(parents=True)
+    pq.write_table(pa.table({"user_id": ["7"]}), tmp_path / "impressions" / "date=1" / "a.parquet")
+    with pytest.raises(LogError, match=r"tables in folders, such as impressions/date=1/a\.parquet"):
+        forget_in_tables(tmp_path, "7")
 
 
 def test_a_join_that_was_killed_is_named(joined: tuple[Path, Path]) -> None:
