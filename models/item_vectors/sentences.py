@@ -60,7 +60,7 @@ def read_sentences(table: Table, data: DataSection, before_ms: int, folder: Path
     counts once, and so does a repeated row. The result depends neither on the files of the table nor on their order,
     except for the order of a user's behaviours in one millisecond.
 
-    In memory: 16 bytes per user, 32 per item, and 1/64 of the behaviours with 100 bytes each; on the disk 32 bytes per
+    In memory: 16 bytes per user, 64 per item, and 1/64 of the behaviours with 100 bytes each; on the disk 32 bytes per
     behaviour.
     """
     names = {data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms"}

@@ -50,7 +50,7 @@ class ItemVectors:
 def learn_vectors(sentences: Sentences, settings: SkipGram, quiet: bool = False) -> ItemVectors:
     """Train on the sentences. The same sentences, settings and machine give the same bits. Raises VectorsError.
 
-    In memory: per item that occurs often enough 8 bytes per number and 250 for its name.
+    In memory: 12 bytes per number of all vectors, and 250 per item.
     """
     most = int(sentences.counts.max(initial=0))
     if most < settings.min_count:
