@@ -42,8 +42,8 @@ def of_service(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdi
     for candidates, bound in ((20, 2.5), (200, 4.0)):
         for (c, length), costs in table.items():
             if c == candidates:
-                what = f"{model}: (service - raw ONNX Runtime) / empty route, C={c} L={length}"
-                verdicts.append(Verdict(what, overhead_ms(costs) / costs["empty"], bound, at_least=False))
+                title = f"{model}: (service - raw ONNX Runtime) / empty route, C={c} L={length}"
+                verdicts.append(Verdict(title, overhead_ms(costs) / costs["empty"], bound, at_least=False))
     lengths = sorted({length for _, length in table})
     for length in lengths:
         counts = sorted(c for c, n in table if n == length and c >= 20)

@@ -105,19 +105,19 @@ def measure(sizes: ScaleSizes) -> PartResult:
 
 
 def _in_process(behaviours: int, memory_gib: float, folder: Path) -> dict[str, Any]:
-    what = f"encoding {behaviours:,} behaviours"
-    mine, other = _SPAWN.Pipe()
+    work = f"encoding {behaviours:,} behaviours"
+    pipe, other = _SPAWN.Pipe()
     # Not a daemon, which may have no children.
     process = _SPAWN.Process(target=_send_figures, args=(other, behaviours, memory_gib, folder))
     process.start()
     other.close()
     try:
-        with mine:
-            answer: dict[str, Any] | str = answer_of(mine, what)
+        with pipe:
+            answer: dict[str, Any] | str = answer_of(pipe, work)
     finally:
         process.join()
     if isinstance(answer, str):
-        raise ScaleError(f"{what}: {answer}")
+        raise ScaleError(f"{work}: {answer}")
     return answer
 
 
@@ -231,6 +231,6 @@ def _verdicts(figures: list[dict[str, Any]], sizes: ScaleSizes) -> list[Verdict]
     ]
     if len(figures) > 2:
         counts = " to ".join(f"{size['behaviours']:,}" for size in (figures[0], figures[-1]))
-        what = f"logs: rows per CPU second of further rows, {counts} behaviours"
-        verdicts.append(Verdict(what, _speed(figures), LEAST_SPEED, at_least=True))
+        title = f"logs: rows per CPU second of further rows, {counts} behaviours"
+        verdicts.append(Verdict(title, _speed(figures), LEAST_SPEED, at_least=True))
     return verdicts

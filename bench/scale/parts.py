@@ -49,10 +49,10 @@ class PartResult:
     verdicts: list[Verdict] = field(default_factory=list)
 
 
-def answer_of(pipe: Connection, what: str) -> Any:
-    """What a process that measures sends. Raises ScaleError if it has ended; `what` it was doing begins the message."""
+def answer_of(pipe: Connection, work: str) -> Any:
+    """What a process that measures sends. Raises ScaleError if it has ended; `work` begins the message."""
     try:
         return pipe.recv()
     except (EOFError, ConnectionResetError):
         cause = "its message is above, or the system ended it for want of memory"
-        raise ScaleError(f"{what}: the process ended without an answer; {cause}") from None
+        raise ScaleError(f"{work}: the process ended without an answer; {cause}") from None

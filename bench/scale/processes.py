@@ -42,9 +42,9 @@ def measure(sizes: ScaleSizes) -> PartResult:
     # On a busy machine the clock says little: this is what the processes would reach if they never waited.
     unhindered = sizes.processes * figures[1]["rows_per_cpu_s"] / figures[0]["rows_per_cpu_s"]
     lines = [*_lines(figures, sizes), f"by CPU time, with a core for each process: at most {unhindered:.2f} times"]
-    what = f"processes: rows/s with {sizes.processes} processes / with 1, one thread each"
+    title = f"processes: rows/s with {sizes.processes} processes / with 1, one thread each"
     return PartResult(
-        lines, {"counts": figures, "unhindered": unhindered}, [Verdict(what, speed_up, bound, at_least=True)]
+        lines, {"counts": figures, "unhindered": unhindered}, [Verdict(title, speed_up, bound, at_least=True)]
     )
 
 
@@ -57,12 +57,12 @@ def _group(count: int, sizes: ScaleSizes) -> Iterator[list[Connection]]:
     started = []
     pipes = []
     for number in range(count):
-        mine, other = _SPAWN.Pipe()
+        own_end, other = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_train_when_asked, args=(other, number, count, port, sizes), daemon=True)
         process.start()
         other.close()
         started.append(process)
-        pipes.append(mine)
+        pipes.append(own_end)
     try:
         yield pipes
     finally:
@@ -79,8 +79,8 @@ def _turn(pipes: Sequence[Connection]) -> dict[str, float]:
     """Train one turn in all processes of a group: the time of the slowest, the CPU time of all."""
     for pipe in pipes:
         pipe.send("train")
-    what = f"training in {len(pipes)} processes"
-    answers: list[dict[str, float]] = [answer_of(pipe, what) for pipe in pipes]
+    work = f"training in {len(pipes)} processes"
+    answers: list[dict[str, float]] = [answer_of(pipe, work) for pipe in pipes]
     return {
         "wall_s": max(answer["wall_s"] for answer in answers),
         "cpu_s": sum(answer["cpu_s"] for answer in answers),
@@ -97,8 +97,8 @@ def _figures(count: int, turns: Sequence[dict[str, float]], sizes: ScaleSizes) -
 
 
 def _lines(figures: Sequence[dict[str, Any]], sizes: ScaleSizes) -> list[str]:
-    said = f"{sizes.updates}, {ROWS:,} rows of width {sizes.dim}, batches of {sizes.batch_size} for all processes "
-    lines = [f"{said}together, one thread each, the fastest of turns of {TURN_STEPS} steps"]
+    setting = f"{sizes.updates}, {ROWS:,} rows of width {sizes.dim}, batches of {sizes.batch_size} for all processes "
+    lines = [f"{setting}together, one thread each, the fastest of turns of {TURN_STEPS} steps"]
     lines.append(f"{'processes':>10} {'rows/s':>10} {'rows/CPU s':>11}")
     lines += [f"{of['processes']:>10} {of['rows_per_s']:>10,.0f} {of['rows_per_cpu_s']:>11,.0f}" for of in figures]
     return lines

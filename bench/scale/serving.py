@@ -103,7 +103,7 @@ def lines(figures: dict[str, Any], keys: int) -> Iterator[str]:
     yield f"{'':<44}{SMALL_KEYS:>12,}{keys:>14,} keys x {DIM}"
     small = figures["small"]
     large = figures["large"]
-    for what, name, unit in (
+    for title, name, unit in (
         ("bundle, MiB", "bytes", MIB),
         ("publish, s", "publish_s", 1),
         ("publish, peak of anonymous memory, MiB", "publish_peak_mib", 1),
@@ -113,13 +113,13 @@ def lines(figures: dict[str, Any], keys: int) -> Iterator[str]:
         ("load after verification, CPU s", "load_cpu_s", 1),
         ("score of C=200 L=20, CPU us", "score_us", 1),
     ):
-        yield f"{what:<44}{small[name] / unit:>12.2f}{large[name] / unit:>14.2f}"
-    for what in ("private", "proportional", "anonymous"):
-        name = f"a further worker, {what} memory, MiB"
-        yield f"{name:<44}{small['further_worker_mib'][what]:>12.1f}{large['further_worker_mib'][what]:>14.1f}"
-    for what in ("calm_p99_ms", "swaps_p99_ms"):
-        name = f"p99 {what.removesuffix('_p99_ms')}, ms"
-        yield f"{name:<44}{small['swap'][what]:>12.1f}{large['swap'][what]:>14.1f}"
+        yield f"{title:<44}{small[name] / unit:>12.2f}{large[name] / unit:>14.2f}"
+    for kind in ("private", "proportional", "anonymous"):
+        name = f"a further worker, {kind} memory, MiB"
+        yield f"{name:<44}{small['further_worker_mib'][kind]:>12.1f}{large['further_worker_mib'][kind]:>14.1f}"
+    for kind in ("calm_p99_ms", "swaps_p99_ms"):
+        name = f"p99 {kind.removesuffix('_p99_ms')}, ms"
+        yield f"{name:<44}{small['swap'][kind]:>12.1f}{large['swap'][kind]:>14.1f}"
 
 
 def verdicts(figures: dict[str, Any], keys: int, swap_keys: int) -> list[Verdict]:
@@ -136,4 +136,4 @@ def verdicts(figures: dict[str, Any], keys: int, swap_keys: int) -> list[Verdict
         (f"{serving}: scoring against {SMALL_KEYS:,} keys", large["score_us"] / small["score_us"], 1.2),
         (f"swaps of 2 x {swap_keys / 1e6:g} million keys: p99 against {SMALL_KEYS:,} keys", p99, 1.25),
     ]
-    return [Verdict(what, value, bound, at_least=False) for what, value, bound in bounds]
+    return [Verdict(title, value, bound, at_least=False) for title, value, bound in bounds]

@@ -99,14 +99,14 @@ sys.stdin.read()
 @contextmanager
 def child(work: Any, *arguments: Any) -> Iterator[Connection]:
     """A process that runs `work` with a pipe to this one."""
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=work, args=(theirs, *arguments))
+    own_end, child_end = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=work, args=(child_end, *arguments))
     process.start()
-    theirs.close()
+    child_end.close()
     try:
-        yield ours
+        yield own_end
     finally:
-        ours.close()
+        own_end.close()
         process.join(60)
         if process.is_alive():
             process.kill()

@@ -53,13 +53,13 @@ def measure(sizes: ScaleSizes) -> PartResult:
 
 @contextmanager
 def _trainer(rows: int, sizes: ScaleSizes) -> Iterator[_Trainer]:
-    mine, other = _SPAWN.Pipe()
+    own_end, other = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_train_when_asked, args=(other, rows, sizes), daemon=True)
     process.start()
     other.close()
     try:
-        with mine:
-            yield _Trainer(rows, mine)
+        with own_end:
+            yield _Trainer(rows, own_end)
     finally:
         process.join(10)
         process.kill()
@@ -67,8 +67,8 @@ def _trainer(rows: int, sizes: ScaleSizes) -> Iterator[_Trainer]:
         process.close()
 
 
-def _ask(trainer: _Trainer, what: str) -> dict[str, float]:
-    trainer.pipe.send(what)
+def _ask(trainer: _Trainer, task: str) -> dict[str, float]:
+    trainer.pipe.send(task)
     answer: dict[str, float] = answer_of(trainer.pipe, f"training a table of {trainer.rows:,} rows")
     return answer
 
@@ -83,9 +83,9 @@ def _figures(turns: Sequence[dict[str, float]], end: dict[str, float], sizes: Sc
 
 def _lines(figures: dict[int, dict[str, Any]], sizes: ScaleSizes) -> list[str]:
     head = f"{'rows':>12} {'rows/s':>10} {'rows/CPU s':>11} {'touched/step':>13} {'table':>9} {'peak':>9}"
-    said = f"{sizes.updates}, dim {sizes.dim}, batches of {sizes.batch_size} with 20 behaviours, one thread, "
-    said += f"the fastest of turns of {TURN_STEPS} steps; the average over steps is on"
-    lines = [said, f"{head} {'checkpoint':>11} {'written in':>11} {'whole average':>14}"]
+    setting = f"{sizes.updates}, dim {sizes.dim}, batches of {sizes.batch_size} with 20 behaviours, one thread, "
+    setting += f"the fastest of turns of {TURN_STEPS} steps; the average over steps is on"
+    lines = [setting, f"{head} {'checkpoint':>11} {'written in':>11} {'whole average':>14}"]
     for rows, of in figures.items():
         lines.append(
             f"{rows:>12,} {of['rows_per_s']:>10,.0f} {of['rows_per_cpu_s']:>11,.0f} {of['touched']:>13,.0f} "

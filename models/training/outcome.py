@@ -158,8 +158,8 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
         yield f"  {m['score'] + ' for ' + m['label']:<28} {PROBABILITY.summary(m)}"
     if members := metrics.get("members"):
         scores = [member["score"] for member in members]
-        own = f"alone {min(scores):.4f} to {max(scores):.4f}"
-        yield f"{len(members)} members: {best['score']:.4f} on validation together, {own}"
+        single = f"alone {min(scores):.4f} to {max(scores):.4f}"
+        yield f"{len(members)} members: {best['score']:.4f} on validation together, {single}"
     speed = metrics["speed"]
     yield f"{speed['seconds_per_epoch']:.1f} s per epoch, {speed['rows_per_s']:,.0f} rows/s"
     if speed["reading"]:

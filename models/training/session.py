@@ -110,8 +110,8 @@ def load_session(
     if not path.is_file():
         return Progress()
     content = load_whole(path)
-    for name, mine in identity.items():
-        if content["identity"].get(name) != mine:
+    for name, value in identity.items():
+        if content["identity"].get(name) != value:
             raise RecipeError(
                 f"--resume: {path} was made with another {name}; start afresh without --resume, or give the same one"
             )

@@ -76,19 +76,19 @@ def _stop_for(state: TrainingState, batch: Batch, losses: Mapping[str, float]) -
     progress = state.progress
     weights = state.out / WEIGHTS_FILE
     bad = [name for name, loss in losses.items() if not math.isfinite(loss)] or _with_bad_gradient(state.model, batch)
-    which = f"the best ones, of step {progress.best_step}"
+    source = f"the best ones, of step {progress.best_step}"
     averaged = state.average.synchronised() if progress.best_score is None else None
     if not state.ranks.writes:
         state.ranks.wait_for_first()
         raise NonFiniteLossError(f"step {progress.step + 1}: a loss is not finite; process 0 says which")
     if averaged is not None:
         save_weights(averaged.state_dict(), state.data.cross_values, progress.step, weights)
-        which = f"those before step {progress.step + 1}"
+        source = f"those before step {progress.step + 1}"
     write_json({"losses": progress.losses, "evaluations": progress.evaluations}, state.out / HISTORY_FILE)
     state.ranks.wait_for_first()
     raise NonFiniteLossError(
         f"step {progress.step + 1}: the loss of {', '.join(bad)} is not finite or has no finite gradient; {weights} "
-        f"keeps the last good weights ({which}). A lower training.learning_rate or a training.gradient_clip often "
+        f"keeps the last good weights ({source}). A lower training.learning_rate or a training.gradient_clip often "
         "helps."
     )
 

@@ -98,13 +98,17 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
 
 
 def _take_weights(
-    ranker: MultiTaskModel, given: Mapping[str, Tensor], old: Vocabulary, new: Vocabulary, only_representation: bool
+    ranker: MultiTaskModel,
+    source_weights: Mapping[str, Tensor],
+    old: Vocabulary,
+    new: Vocabulary,
+    only_representation: bool,
 ) -> None:
     """Copy every weight of the same name and shape; embedding rows are matched by key, because ids may have other rows
     now.
     """
     weights = ranker.state_dict()  # the ranker's own tensors
-    for name, value in given.items():
+    for name, value in source_weights.items():
         if name == TABLE:
             _take_rows(weights[name], value, old, new)
         elif (
@@ -121,16 +125,16 @@ def _take_weights(
             )
 
 
-def _take_rows(table: Tensor, given: Tensor, old: Vocabulary, new: Vocabulary) -> None:
-    if table.shape[1] != given.shape[1]:
+def _take_rows(table: Tensor, source_table: Tensor, old: Vocabulary, new: Vocabulary) -> None:
+    if table.shape[1] != source_table.shape[1]:
         raise RecipeError(
-            f"training.transfer.from: its model.embedding.dim is {given.shape[1]}, here it is {table.shape[1]}",
+            f"training.transfer.from: its model.embedding.dim is {source_table.shape[1]}, here it is {table.shape[1]}",
             SOURCE,
         )
     _, of_new, of_old = np.intersect1d(new.keys, old.keys, assume_unique=True, return_indices=True)
-    table[torch.from_numpy(new.rows[of_new]).long()] = given[torch.from_numpy(old.rows[of_old]).long()]
+    table[torch.from_numpy(new.rows[of_new]).long()] = source_table[torch.from_numpy(old.rows[of_old]).long()]
     for name, row in new.unknown_rows.items():
-        table[row] = given[old.unknown_rows[name]]
+        table[row] = source_table[old.unknown_rows[name]]
     if (dict(old.buckets), old.hashes) != (dict(new.buckets), new.hashes):
         key = "hashes" if dict(old.buckets) == dict(new.buckets) else "hash_buckets"
         raise RecipeError(
@@ -139,4 +143,4 @@ def _take_rows(table: Tensor, given: Tensor, old: Vocabulary, new: Vocabulary) -
         )
     # The buckets follow the unknown rows, in one order in both tables.
     buckets = slice(1 + len(new.unknown_rows), 1 + len(new.unknown_rows) + sum(new.buckets.values()))
-    table[buckets] = given[buckets]
+    table[buckets] = source_table[buckets]

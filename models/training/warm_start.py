@@ -104,13 +104,13 @@ def continue_from(start: MemberStart, recipe: Recipe, model: MultiTaskModel, opt
         where = "here" if name in weights else "there"
         raise RecipeError(f"--from: only the network {where} has '{name}'; {OTHERS}")
     for name, value in earlier.items():
-        mine = weights[name]
+        weight = weights[name]
         if name == TABLE:
-            mine = mine[: len(value)]
-        if mine.shape != value.shape:
-            shapes = f"the shape {tuple(value.shape)} there and {tuple(mine.shape)} here"
+            weight = weight[: len(value)]
+        if weight.shape != value.shape:
+            shapes = f"the shape {tuple(value.shape)} there and {tuple(weight.shape)} here"
             raise RecipeError(f"--from: '{name}' has {shapes}; {OTHERS}")
-        mine.copy_(value)
+        weight.copy_(value)
     if start.optimiser is not None:
         optimiser.load(_fitted(start.optimiser, anew, weights[TABLE]))
 

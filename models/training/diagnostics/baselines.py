@@ -42,8 +42,8 @@ def baselines(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
     outputs = [o for o in model.outputs if o.kind.judged_by in (ORDER, VALUE) and len(o.score_names) == 1]
     fits: dict[str, Fit] = {"item popularity": partial(_popularity, data, picked)}
     # Without the user's columns a model knows no user's level, and all that it learns is an order of items.
-    others = ("item", "context", "candidate")
-    for addition, groups in (("", ("user", "derived", *others)), (" without user columns", others)):
+    item_groups = ("item", "context", "candidate")
+    for addition, groups in (("", ("user", "derived", *item_groups)), (" without user columns", item_groups)):
         if addition and not data.encoding.schema.user:
             continue
         train = feature_columns(data, "train", picked, groups)
@@ -53,11 +53,11 @@ def baselines(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
         of_trees = partial(_trees, trees.matrix(train), trees.matrix(test), trees.categorical, seed)
         fits[f"logistic regression{addition}"] = partial(_linear, linear.matrix(train), linear.matrix(test))
         fits[f"boosted trees{addition}"] = of_trees
-    own = scores_of(model, data, "test")
+    model_scores = scores_of(model, data, "test")
     measured_models = []
     for name, fit in fits.items():
         started = time.perf_counter()
-        measured = {o.name: _measured(data, o, fit, picked, own) for o in outputs}
+        measured = {o.name: _measured(data, o, fit, picked, model_scores) for o in outputs}
         measured_models.append({"name": name, "seconds": time.perf_counter() - started, "outputs": measured})
     return {"rows": len(picked), "models": [*measured_models, *_shown_order(data, outputs)]}
 

@@ -102,17 +102,17 @@ class Ranks:
         if not self.writes:
             time.sleep(LAST_TO_END_S)
 
-    def agree(self, what: str, value: object) -> None:
-        """Raise ProcessesError if the processes have different values of `what`."""
+    def agree(self, name: str, value: object) -> None:
+        """Raise ProcessesError if the processes have different values of `name`."""
         if self.count == 1:
             return
-        everyone: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.count
         with _noticing_lost():
-            dist.all_gather_object(everyone, value)
-        for number, other in enumerate(everyone):
-            if other != everyone[0]:
+            dist.all_gather_object(values, value)
+        for number, other in enumerate(values):
+            if other != values[0]:
                 raise ProcessesError(
-                    f"process {number} has another {what} than process 0; give every host the same recipe, data, "
+                    f"process {number} has another {name} than process 0; give every host the same recipe, data, "
                     "threads and --out, on a file system that all hosts share"
                 )
 

@@ -48,7 +48,7 @@ class Average:
         self.pairs: list[tuple[Tensor, Tensor]] = []
         if self.has_model:
             both = zip(ranker.named_parameters(), self.ranker.parameters(), strict=True)
-            self.pairs = [(mine, live) for (name, live), mine in both if name not in self.tables]
+            self.pairs = [(average, live) for (name, live), average in both if name not in self.tables]
 
     def before_step(self, touched: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The average of the rows that the next step changes, for each lazy table; `update` takes it."""
@@ -62,8 +62,8 @@ class Average:
         """Average the weights after step `step`, counted from 0; `touched`: the rows that it changed."""
         self.steps = step + 1
         if self.pairs:
-            mine, live = zip(*self.pairs, strict=True)
-            torch._foreach_lerp_(mine, live, 1 - average_decay(self.decay, step))
+            averages, live = zip(*self.pairs, strict=True)
+            torch._foreach_lerp_(averages, live, 1 - average_decay(self.decay, step))
         for table, rows, average in zip(self.tables.values(), touched, before, strict=False):
             if rows is not None and average is not None:
                 table.update(rows, average, self.steps)
@@ -111,9 +111,9 @@ class Average:
     def _average_rows(self, ranker: MultiTaskModel) -> None:
         """Average the tables row by row: in place with one process, else in tensors that have the own rows alone."""
         names = {id(p): name for name, p in ranker.named_parameters()}
-        for mine, live in zip(self.ranker.inputs.tables, ranker.inputs.tables, strict=True):
+        for averaged, live in zip(self.ranker.inputs.tables, ranker.inputs.tables, strict=True):
             weight = live.weight.detach()
-            average = mine.weight.detach() if self.own.count == 1 else self.own.of(weight).float().clone()
+            average = averaged.weight.detach() if self.own.count == 1 else self.own.of(weight).float().clone()
             self.tables[names[id(live.weight)]] = LazyRows(average, weight, self.decay, self.own)
 
     @torch.no_grad()

@@ -51,10 +51,10 @@ def test_a_log_beyond_the_memory_limit_is_refused_in_one_line_with_what_to_set(
 
 
 def test_a_process_that_ended_without_an_answer_is_one_line() -> None:
-    mine, other = multiprocessing.Pipe()
+    own_end, other = multiprocessing.Pipe()
     other.close()
-    with mine, pytest.raises(ScaleError) as refused:
-        answer_of(mine, "encoding 20,000 behaviours")
+    with own_end, pytest.raises(ScaleError) as refused:
+        answer_of(own_end, "encoding 20,000 behaviours")
     assert message_of(refused.value) == (
         "encoding 20,000 behaviours: the process ended without an answer; "
         "its message is above, or the system ended it for want of memory"

@@ -101,10 +101,10 @@ def test_a_run_whose_processes_are_killed_ends_with_the_bits_of_the_uninterrupte
         wait_for(lambda: (killed / RESUME_FILE).stat().st_mtime_ns > before, launcher)
         kill_while_it_writes(process(launcher.pid, 0), killed, launcher)
         assert any(killed.glob(f".{RESUME_FILE}.*")), "what it wrote is unfinished"
-        _, said = launcher.communicate(timeout=300)
-    assert launcher.returncode == 0, said
-    assert "process 1 was killed by SIGKILL; going on from the last checkpoint (1 of 3" in said
-    assert "process 0 was killed by SIGKILL; going on from the last checkpoint (2 of 3" in said
+        _, output = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, output
+    assert "process 1 was killed by SIGKILL; going on from the last checkpoint (1 of 3" in output
+    assert "process 0 was killed by SIGKILL; going on from the last checkpoint (2 of 3" in output
     assert same(whole, killed)
     assert sorted(path.name for path in whole.iterdir()) == sorted(path.name for path in killed.iterdir())
 
@@ -176,9 +176,9 @@ def test_processes_that_torchrun_starts_again_do_not_take_an_earlier_run_for_the
         # The earlier run is finished and has no checkpoint: this one is of the second start.
         wait_for((out / RESUME_FILE).exists, launcher)
         os.kill(process(launcher.pid, 1), signal.SIGKILL)
-        _, said = launcher.communicate(timeout=300)
-    assert launcher.returncode == 0, said
-    assert "nothing was trained again" not in said
+        _, output = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, output
+    assert "nothing was trained again" not in output
     assert {path.name: path.read_text() for path in starts.iterdir()} == {
         "0-0": "False",
         "0-1": "False",

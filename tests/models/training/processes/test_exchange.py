@@ -158,10 +158,10 @@ def assert_alike(one: dict[str, Any], two: dict[str, Any]) -> None:
                 torch.testing.assert_close(two[part][key] / two[part][key].sum(), value / value.sum())
                 continue
             torch.testing.assert_close(two[part][key], value, rtol=1e-3, atol=1e-3, msg=f"{part}: {key}")
-    for mine, theirs in zip(one["progress"]["losses"], two["progress"]["losses"], strict=True):
-        assert theirs["losses"] == pytest.approx(mine["losses"], rel=1e-3)
-    for mine, theirs in zip(one["progress"]["evaluations"], two["progress"]["evaluations"], strict=True):
-        assert theirs["score"] == pytest.approx(mine["score"], abs=2e-3)
+    for first, second in zip(one["progress"]["losses"], two["progress"]["losses"], strict=True):
+        assert second["losses"] == pytest.approx(first["losses"], rel=1e-3)
+    for first, second in zip(one["progress"]["evaluations"], two["progress"]["evaluations"], strict=True):
+        assert second["score"] == pytest.approx(first["score"], abs=2e-3)
 
 
 def test_all_processes_stop_at_a_loss_that_is_not_finite_and_the_first_names_it(folder: Path) -> None:

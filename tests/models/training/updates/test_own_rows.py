@@ -28,10 +28,10 @@ def trained(rule_name: str, own: OwnRows) -> tuple[Tensor, Tensor, dict[str, Ten
     rule = ROW_RULES[rule_name](table, own)
     average = LazyRows(own.of(table).clone(), table, DECAY, own)
     for step, (rows, gradient) in enumerate(steps_of_rows(2)):
-        mine = rows % own.count == own.number
-        before = average.caught_up(rows[mine], step)
-        rule.step(rows[mine], gradient[mine], rate=0.1, decay=0.01)
-        average.update(rows[mine], before, step + 1)
+        is_own = rows % own.count == own.number
+        before = average.caught_up(rows[is_own], step)
+        rule.step(rows[is_own], gradient[is_own], rate=0.1, decay=0.01)
+        average.update(rows[is_own], before, step + 1)
     average.catch_up_all(6)
     return table, average.average, rule.state
 
