@@ -54,21 +54,24 @@ class SourceRows:
 def read_sources(tables: Path, layouts: Layouts, sample: Sequence[Exposure], names: TableNames) -> SourceRows:
     """Read the rows of the exposures' users and items, and of the items in the users' behaviours.
 
-    `names` are those of the recipe that trained on these tables. Raises TableError, and LogError without a table.
+    `names` are those of the recipe that trained on these tables. Raises TableError, and LogError without
+    a table that the recipe names.
     """
     users = {each["user_id"] for each in sample}
     items = {item for each in sample for item in each["item_ids"]}
     rows = SourceRows(layouts)
     schema = layouts.schema
-    if schema.behaviour is not None:
-        rows.behaviours = _behaviours(_opened(tables, "behaviours", names), layouts, users, names)
+    behaviours = _opened(tables, "behaviours", names)
+    if behaviours is not None and schema.behaviour is not None:
+        rows.behaviours = _behaviours(behaviours, layouts, users, names)
     items |= {item for events in rows.behaviours.values() for _, item, _, _ in events}
-    if len(feature_columns(layouts.user, schema.user_id_feature)):
-        table = _opened(tables, "users", names)
-        rows.users.update(_rows(table, layouts.user, schema.user_id_feature, names.user_id, users))
-    if len(feature_columns(layouts.item, schema.item_id_feature)):
-        table = _opened(tables, "items", names)
-        rows.items.update(_rows(table, layouts.item, schema.item_id_feature, names.item_id, items))
+    for role, layout, id_feature, id_column, ids, found_in in (
+        ("users", layouts.user, schema.user_id_feature, names.user_id, users, rows.users),
+        ("items", layouts.item, schema.item_id_feature, names.item_id, items, rows.items),
+    ):
+        table = _opened(tables, role, names)
+        if table is not None:
+            found_in.update(_rows(table, layout, id_feature, id_column, ids))
     return rows
 
 
@@ -81,10 +84,12 @@ def names_of(sample: Sequence[Exposure], bundles: Mapping[str, Bundle | str]) ->
     return TableNames()
 
 
-def _opened(tables: Path, role: str, names: TableNames) -> Table:
-    table = find_table(tables, role, names.file_of(role))
-    if table is None:
-        raise LogError(f"{tables} has no {names.file_of(role) or f'{role}.parquet or {role}.csv'} to compare with")
+def _opened(tables: Path, role: str, names: TableNames) -> Table | None:
+    """The table of a role; None if there is none. Raises LogError if the recipe names one."""
+    name = names.file_of(role)
+    table = find_table(tables, role, name)
+    if table is None and name is not None:
+        raise LogError(f"{tables} has no {name}, which the recipe names as its {role}")
     return table
 
 

@@ -216,8 +216,9 @@ def test_tables_and_columns_have_the_names_of_the_recipe(served: SimpleNamespace
     done = verify(served.log, registry, tables)
     assert done.skews == {}
     assert done.compared_rows == 40
-    (tables / "behaviours.parquet").unlink()
-    with pytest.raises(LogError, match=r"has no behaviours\.parquet or behaviours\.csv to compare with"):
+    for name in ("goods", "items"):
+        (tables / f"{name}.parquet").unlink()
+    with pytest.raises(LogError, match=r"has no goods\.parquet, which the recipe names as its items"):
         verify(served.log, registry, tables)
 
 
