@@ -147,12 +147,16 @@ def test_two_hosts_train_under_torchrun_and_go_on_after_a_kill(whole: Path, tmp_
 
 
 STARTS = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from models.training.processes.ranks import continues_launch
 start, number = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
 (Path(sys.argv[1]) / f"{start}-{number}").write_text(str(continues_launch()))
 if (start, number) == ("0", "1"):
+    # Not before the other one has written, whom torchrun ends then.
+    end = time.monotonic() + 120
+    while not (Path(sys.argv[1]) / "0-0").exists() and time.monotonic() < end:
+        time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGKILL)
 from funnelrank.main import main
 sys.exit(main(sys.argv[2:]))
