@@ -1,5 +1,6 @@
 """Tests Redis' URL: reads and writes understand each form alike; a refusal names the cause and no password."""
 
+import asyncio
 import inspect
 import subprocess
 from pathlib import Path
@@ -180,7 +181,9 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-async def test_reads_and_writes_make_the_same_of_every_option(pem: tuple[Path, Path], data: st.DataObject) -> None:
+def test_reads_and_writes_make_the_same_of_every_option(pem: tuple[Path, Path], data: st.DataObject) -> None:
+    # Not a coroutine: hypothesis ends an example by an exception, which asyncio would log from the garbage collector,
+    # and Python 3.11 cannot parse a file meanwhile.
     cert, key = pem
     tls = {
         "ssl_cert_reqs": st.sampled_from(["none", "optional", "required"]),
@@ -207,7 +210,7 @@ async def test_reads_and_writes_make_the_same_of_every_option(pem: tuple[Path, P
 
     address = address_of(url)
     assert (address.username, address.password, address.database) == (user, password, database)
-    for connection in await connections(url):
+    for connection in asyncio.run(connections(url)):
         assert (connection.username, connection.password) == (address.username, address.password)
         assert connection.db == address.database
         if scheme == "unix":
