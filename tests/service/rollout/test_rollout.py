@@ -70,7 +70,7 @@ def test_published_lists_good_and_bad_versions(registry: Path, kit: SimpleNamesp
     kit.publish(registry, "2")
     (registry / "synthetic" / "3").mkdir()
     os.symlink("/etc", registry / "synthetic" / "..hidden")
-    versions = {str(p.target): p for p in published(registry)}
+    versions = {str(p.target): p for p in published(registry).versions}
     assert set(versions) == {"synthetic/1", "synthetic/2", "synthetic/3"}
     assert versions["synthetic/2"].manifest is not None
     assert "bundle_missing" in (versions["synthetic/3"].problem or "")
