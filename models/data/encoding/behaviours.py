@@ -14,6 +14,7 @@ from models.data.stored.partition import EncodedFile
 from models.recipe import Recipe
 
 _SORTED_BYTES = 160  # of an event in memory, while those of a bucket are sorted: the rows, a copy, and three orders
+_SAMPLED_ROWS = 1_000_000
 EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("action", "<i8"), ("scene", "<i8")])
 
 
@@ -40,9 +41,10 @@ def merge_behaviours(
     distinct = np.zeros(n + 1, dtype=np.int64)
     every = 0
     with Buckets(folder / "events.spill", EVENT, count) as buckets, ArrayFile(folder / "events", EVENT) as file:
+        first_users = _first_users(partitions, users, with_impressions, count)
         for events in _batches(partitions, users, items, with_impressions):
             every += len(events)
-            buckets.append(events, events["user"].astype(np.int64) * count // max(n, 1))
+            buckets.append(events, np.searchsorted(first_users, events["user"], side="right"))
         # Ranges of users ascend, so that sorted ranges follow each other in the order of users.
         for events in in_order(partial(_ordered, buckets, recipe.data.served), range(count), threads):
             if len(events):
@@ -52,6 +54,25 @@ def merge_behaviours(
             file.append(events)
     starts = np.cumsum(distinct)
     return starts, int(every - starts[-1])
+
+
+def _first_users(
+    partitions: Sequence[EncodedFile], users: Entities, with_impressions: np.ndarray, count: int
+) -> np.ndarray:
+    """The first user of every range of users but the first range, int64 `[count - 1]`.
+
+    The ranges have about equally many events, by a sample of them: in most logs a few users have most events, and
+    ranges of equally many users would not fit into memory.
+    """
+    step = max(1, sum(partition.rows for partition in partitions) // _SAMPLED_ROWS)
+    sampled = [np.zeros(0, dtype=np.int64)]
+    for partition in partitions:
+        user = users.known_places(partition.array("user", np.int64)[::step])
+        sampled.append(user[(user >= 0) & with_impressions[np.maximum(user, 0)]])
+    ordered = np.sort(np.concatenate(sampled))
+    if not len(ordered):
+        return np.zeros(count - 1, dtype=np.int64)
+    return np.asarray(ordered[np.arange(1, count) * len(ordered) // count])
 
 
 def _batches(
