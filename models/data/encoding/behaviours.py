@@ -68,11 +68,16 @@ def _first_users(
     sampled = [np.zeros(0, dtype=np.int64)]
     for partition in partitions:
         user = users.known_places(partition.array("user", np.int64)[::step])
-        sampled.append(user[(user >= 0) & with_impressions[np.maximum(user, 0)]])
+        sampled.append(user[_is_used(user, with_impressions)])
     ordered = np.sort(np.concatenate(sampled))
     if not len(ordered):
         return np.zeros(count - 1, dtype=np.int64)
     return np.asarray(ordered[np.arange(1, count) * len(ordered) // count])
+
+
+def _is_used(user: np.ndarray, with_impressions: np.ndarray) -> np.ndarray:
+    """Whether each event's user, -1 if unknown, has impressions, bool `[n]`."""
+    return np.asarray((user >= 0) & with_impressions[np.maximum(user, 0)])
 
 
 def _batches(
@@ -87,7 +92,7 @@ def _batches(
             columns = {name: values[begin : begin + rows] for name, values in arrays.items()}
             begin += rows
             user = users.known_places(columns["user"])
-            used = np.flatnonzero((user >= 0) & with_impressions[np.maximum(user, 0)])
+            used = np.flatnonzero(_is_used(user, with_impressions))
             events = np.empty(len(used), dtype=EVENT)
             events["user"] = user[used]
             events["item"] = items.index_of(columns["item"][used], ids)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from ranked_once import rank
 from synthetic_bundle import SCHEMA, go_live, publish, scores_by_hand
 
 from export.declare import declare
@@ -14,16 +15,10 @@ from features import FeatureSchema
 from features.layouts import Layouts
 from loop.join.served import graph_inputs_of
 from service.errors import InvalidRequest
-from service.metrics.metrics import Metrics
-from service.ranking.deadline import Deadline
 from service.ranking.exposure import ExposurePacker
 from service.ranking.inputs.candidate_features import CandidateValues, candidate_values
-from service.ranking.query import Query, Ranking
-from service.ranking.ranker import Ranker
-from service.rollout.following.follower import Follower
+from service.ranking.query import Query
 from service.sample.embedded_redis import EmbeddedRedis
-from service.settings import Settings
-from service.store.opening import open_store
 from service.store.redis.keys import item_key
 
 CANDIDATE: list[dict[str, Any]] = [
@@ -48,18 +43,6 @@ def layouts_with(required: bool = False) -> Layouts:
 
 def packed(own: Mapping[int, Mapping[str, object]], count: int, required: bool = False) -> CandidateValues:
     return [values for values in candidate_values(layouts_with(required), own, count) if values is not None][-1]
-
-
-async def rank(registry: Path, redis_url: str, query: Query) -> Ranking:
-    metrics = Metrics()
-    reader = open_store(redis_url, 20_000)
-    follower = Follower(Settings(registry=registry), None, reader, metrics)
-    await follower.step()
-    try:
-        return await Ranker(follower, reader, metrics).rank(query, Deadline(60_000))
-    finally:
-        follower.close()
-        reader.close()
 
 
 @pytest.fixture

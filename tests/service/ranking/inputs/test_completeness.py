@@ -11,21 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from ranked_once import rank
 
 from features import FeatureSchema
 from features.layouts import Layouts
 from service import clock
 from service.errors import InvalidRequest
-from service.metrics.metrics import Metrics
-from service.ranking.deadline import Deadline
 from service.ranking.inputs.assemble import pack_raw
 from service.ranking.query import Query, Ranking, RankingOptions
-from service.ranking.ranker import Ranker
-from service.rollout.following.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking, Observers
 from service.sample.embedded_redis import EmbeddedRedis
-from service.settings import Settings
-from service.store.opening import open_store
 from service.store.redis.keys import behaviours_key, item_key
 
 NOW = 1_700_000_000_000
@@ -39,18 +34,6 @@ def schema_with(kit: SimpleNamespace, lag_s: float = 0.0, **required: bool) -> d
     if lag_s:
         schema["behaviour"]["lag_s"] = lag_s
     return dict(schema)
-
-
-async def rank(registry: Path, redis_url: str, query: Query) -> Ranking:
-    metrics = Metrics()
-    reader = open_store(redis_url, 20_000)
-    follower = Follower(Settings(registry=registry), None, reader, metrics)
-    await follower.step()
-    try:
-        return await Ranker(follower, reader, metrics).rank(query, Deadline(60_000))
-    finally:
-        follower.close()
-        reader.close()
 
 
 def degraded(ranking: Ranking) -> list[str]:

@@ -1,23 +1,20 @@
 """Tests a user that the request brings along: ranked exactly as the same user in the store."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ranked_once
 import redis
 
 from features.layouts import Layouts
 from service.errors import InvalidRequest
-from service.metrics.metrics import Metrics
-from service.ranking.deadline import Deadline
 from service.ranking.query import InlineBehaviour, InlineUser, Query, Ranking, RankingOptions
-from service.ranking.ranker import Ranker
-from service.rollout.following.follower import Follower
 from service.sample.embedded_redis import EmbeddedRedis
-from service.settings import Settings
 from service.store.event_keys import event_keys
-from service.store.opening import open_store, open_writer
+from service.store.opening import open_writer
 from service.store.redis.keys import item_key, user_key
 
 NOW = 1_700_000_000_000
@@ -38,16 +35,7 @@ BEHAVIOURS = [
 IDS = ["0", "1", "2", "new"]
 
 
-async def rank(registry: Path, redis_url: str, query: Query) -> Ranking:
-    metrics = Metrics()
-    reader = open_store(redis_url, 2000)
-    follower = Follower(Settings(registry=registry), None, reader, metrics)
-    await follower.step()
-    try:
-        return await Ranker(follower, reader, metrics).rank(query, Deadline(60_000))
-    finally:
-        follower.close()
-        reader.close()
+rank = partial(ranked_once.rank, store_timeout_ms=2000)
 
 
 def query(user_id: str, inline: InlineUser | None = None) -> Query:
